@@ -1,0 +1,22 @@
+# Each target does its own set-up on a fresh Debian or Ubuntu with python3 >= 3.11, git and make.
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint
+
+help:
+	@echo 'MCP Chassis: a template for production MCP servers. Start with `make demo`.'
+	@echo
+	@echo '  make demo   render a server, start it, talk to it, show what happened'
+	@echo '  make lint   style, types, derived files, shell scripts (seconds)'
+	@echo '  make test   lint, then every test (installs nginx and curl if they are missing)'
+	@echo
+	@echo 'One test: scripts/setup.sh pytest tests/render -k slug'
+
+demo:
+	@scripts/setup.sh python scripts/demo.py
+
+lint:
+	@scripts/setup.sh python scripts/lint.py
+
+test:
+	@scripts/setup.sh --test-packages python scripts/lint.py
+	@scripts/setup.sh --test-packages pytest -n 2 --dist loadgroup

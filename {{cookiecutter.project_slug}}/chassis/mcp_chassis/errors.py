@@ -1,0 +1,105 @@
+"""The two channels of failure (E1): a result with `isError`, and a JSON-RPC error.
+
+A tool's failure is a result that the model reads; a broken message is a JSON-RPC error that the client reads.
+No text of an exception that the author did not write for the client reaches either channel (E3).
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from mcp.server.mcpserver.exceptions import ToolError
+from mcp_types import CallToolResult, TextContent
+from pydantic import ValidationError
+
+REFUSED: Final = -32010
+"""JSON-RPC code of our own refusals.
+
+The specification keeps -32020 to -32099 for itself and official clients use -32000 for a closed connection.
+"""
+
+_SHOWN_VIOLATIONS: Final = 5
+_SHOWN_NAME: Final = 64
+
+_OUR_WORDS: Final[dict[str, str]] = {
+    "missing": "is required",
+    "extra_forbidden": "is not an argument of this tool",
+    "none_required": "must be null",
+    "model_type": "must be an object",
+    "model_attributes_type": "must be an object",
+    "dataclass_type": "must be an object",
+}
+_PYDANTIC_WORDS_WITHOUT_INPUT: Final = frozenset(
+    {
+        *("bool_type", "bool_parsing", "bytes_type", "bytes_too_long", "bytes_too_short"),
+        *(
+            "date_type",
+            "datetime_type",
+            "time_type",
+            "time_delta_type",
+            "decimal_type",
+            "uuid_type",
+            "url_type",
+        ),
+        *("dict_type", "list_type", "tuple_type", "set_type", "frozen_set_type", "too_long", "too_short"),
+        *(
+            "enum",
+            "literal_error",
+            "float_type",
+            "int_type",
+            "int_from_float",
+            "finite_number",
+            "multiple_of",
+        ),
+        *("greater_than", "greater_than_equal", "less_than", "less_than_equal"),
+        *("string_type", "string_too_long", "string_too_short", "string_pattern_mismatch"),
+        *("decimal_max_digits", "decimal_max_places", "decimal_whole_digits", "date_from_datetime_inexact"),
+    }
+)
+"""Error types whose message holds the rule alone; the others may quote the caller's value."""
+
+
+class ToolFailure(ToolError):
+    """A failure the caller should read about; raise it from a tool.
+
+    The text goes to that caller as it is and to no log, so write what is wrong and what to do:
+    `raise ToolFailure("the note is archived; restore it first")`.
+    """
+
+
+def printable(text: object, limit: int = _SHOWN_NAME) -> str:
+    """Return caller's text cut to `limit` characters, with a question mark for each unprintable one."""
+    return "".join(character if character.isprintable() else "?" for character in str(text)[:limit])
+
+
+def failure(text: str, code: str, request_id: str | None) -> CallToolResult:
+    """Return the `isError` result that says `text`.
+
+    `_meta` carries the machine's half. `structuredContent` stays out: clients check it against the output schema.
+    """
+    meta: dict[str, Any] = {"errorCode": code}
+    if request_id is not None:
+        meta["requestId"] = request_id
+    return CallToolResult(content=[TextContent(type="text", text=text)], is_error=True, _meta=meta)
+
+
+def violations(error: ValidationError) -> str:
+    """Say which fields break which rules, never what their values were (E4)."""
+    found = error.errors(include_url=False, include_input=False)
+    lines = [f"{_place(item['loc'])} {_rule(item['type'], item['msg'])}" for item in found[:_SHOWN_VIOLATIONS]]
+    if len(found) > _SHOWN_VIOLATIONS:
+        lines.append(f"and {len(found) - _SHOWN_VIOLATIONS} more")
+    return "; ".join(lines)
+
+
+def _place(location: tuple[int | str, ...]) -> str:
+    return printable(".".join(str(part) for part in location)) or "the arguments"
+
+
+def _rule(kind: str, message: str) -> str:
+    if kind in _OUR_WORDS:
+        return _OUR_WORDS[kind]
+    if kind in _PYDANTIC_WORDS_WITHOUT_INPUT:
+        _, _, rule = message.partition(" should ")
+        return f"must {rule}" if rule else message
+    return "is not valid"

@@ -1,0 +1,182 @@
+"""The first layer of `/mcp`: what comes in is bounded, well formed and meant for us (T7, E2).
+
+It opens the request that all layers share, and no exception passes it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Final
+
+import anyio
+from mcp_types import INVALID_REQUEST
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from mcp_chassis import request as requests
+from mcp_chassis.http.body import parse
+from mcp_chassis.http.hosts import Names
+from mcp_chassis.http.refusal import Refused, refuse
+from mcp_chassis.request import Request
+from mcp_chassis.telemetry.logging import log
+
+_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_SESSION_ID: Final = re.compile(r"[\x21-\x7e]{1,128}")
+_TRACE_PARENT: Final = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
+
+
+class Boundary:
+    """Check host, origin, sizes and form; hand the body on in one piece.
+
+    Args:
+        names: The hosts and origins this server answers to.
+        methods: HTTP methods served: without sessions there is nothing to GET or DELETE.
+        max_body_bytes: Largest body.
+        max_header_bytes: Largest sum of all header names and values.
+        receive_timeout: Seconds the whole body may take to arrive.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        names: Names,
+        methods: Sequence[str],
+        max_body_bytes: int,
+        max_header_bytes: int,
+        receive_timeout: float,
+    ) -> None:
+        self._app = app
+        self._names = names
+        self._methods = methods
+        self._max_body_bytes = max_body_bytes
+        self._max_header_bytes = max_header_bytes
+        self._receive_timeout = receive_timeout
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        request = _open(headers)
+        answer = _Answer(send, request.id)
+        try:
+            self._check_head(scope, headers)
+            if scope["method"] == "POST":
+                body = await self._read(headers, receive)
+                request.message = parse(body)
+                receive = _replay(body, receive)
+            await self._app(scope, receive, answer)
+        except Refused as refusal:
+            await refuse(answer, refusal)
+        except _Gone:
+            return
+        except Exception as error:
+            log.crash(error)
+            if answer.started:
+                raise _Cut from None
+            await refuse(answer, Refused(500, "crashed", f"Internal error; quote request {request.id}"))
+
+    def _check_head(self, scope: Scope, headers: Headers) -> None:
+        if scope["method"] not in self._methods:
+            allowed = ", ".join(self._methods)
+            raise Refused(405, "wrong_method", f"Use {allowed}", headers=[(b"allow", allowed.encode("ascii"))])
+        if not self._names.admit_host(headers.get("host", "")):
+            raise Refused(
+                421,
+                "wrong_host",
+                "This Host is not served here; the operator can list it in MCP_ALLOWED_HOSTS",
+            )
+        origin = headers.get("origin")
+        if origin is not None and not self._names.admit_origin(origin):
+            raise Refused(
+                403,
+                "wrong_origin",
+                "This Origin may not call; the operator can list it in MCP_ALLOWED_ORIGINS",
+            )
+        if sum(len(name) + len(value) for name, value in scope["headers"]) > self._max_header_bytes:
+            raise Refused(431, "headers_too_large", f"Headers must be at most {self._max_header_bytes} bytes together")
+        session_id = headers.get("mcp-session-id")
+        if session_id is not None and not _SESSION_ID.fullmatch(session_id):
+            raise Refused(
+                400,
+                "bad_session_id",
+                "Mcp-Session-Id must be 1 to 128 visible ASCII characters",
+                INVALID_REQUEST,
+            )
+        if scope["method"] == "POST" and headers.get("content-type", "").split(";")[0].strip() != "application/json":
+            raise Refused(415, "wrong_content_type", "Content-Type must be application/json", INVALID_REQUEST)
+
+    async def _read(self, headers: Headers, receive: Receive) -> bytes:
+        """Return the whole body, or refuse one that is too large or too slow."""
+        too_large = Refused(413, "body_too_large", f"The body must be at most {self._max_body_bytes} bytes")
+        declared = headers.get("content-length", "0")
+        if declared.isdigit() and int(declared) > self._max_body_bytes:
+            raise too_large
+        chunks: list[bytes] = []
+        size = 0
+        with anyio.move_on_after(self._receive_timeout):
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise _Gone
+                chunk = message.get("body", b"")
+                size += len(chunk)
+                if size > self._max_body_bytes:
+                    raise too_large
+                chunks.append(chunk)
+                if not message.get("more_body", False):
+                    return b"".join(chunks)
+        seconds = f"{self._receive_timeout:g}"
+        raise Refused(
+            408,
+            "body_too_slow",
+            f"The body must arrive within {seconds} s",
+            headers=[(b"connection", b"close")],
+        )
+
+
+class _Gone(Exception):
+    """The client left before its body was complete."""
+
+
+class _Cut(Exception):
+    """The answer had begun when something broke; the server must cut the connection."""
+
+
+class _Answer:
+    """The way out: every response names its request."""
+
+    def __init__(self, send: Send, request_id: str) -> None:
+        self._send = send
+        self._header = (b"x-request-id", request_id.encode("ascii"))
+        self.started = False
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.started = True
+            message = {**message, "headers": [*message["headers"], self._header]}
+        await self._send(message)
+
+
+def _open(headers: Headers) -> Request:
+    """Start the request that the layers share, under the edge's id when that is well formed (O3)."""
+    given = headers.get("x-request-id", "")
+    trace = _TRACE_PARENT.fullmatch(headers.get("traceparent", ""))
+    request = Request(
+        id=given if _REQUEST_ID.fullmatch(given) else requests.new_id(),
+        trace_id=trace.group(1) if trace else None,
+    )
+    requests.enter(request)
+    return request
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    """Return a `receive` that gives `body` in one piece and then waits for what comes after it."""
+    pending: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def replayed() -> Message:
+        return pending.pop() if pending else await receive()
+
+    return replayed

@@ -1,0 +1,53 @@
+"""Who calls: decided on every request, before any MCP code runs (A2).
+
+This version knows one mode, `MCP_AUTH=none`: everybody is the same anonymous caller, in development only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from functools import lru_cache
+
+from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
+from mcp.server.auth.provider import AccessToken
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from mcp_chassis import request as requests
+from mcp_chassis.request import Caller
+
+Authenticate = Callable[[Scope], Awaitable[Caller]]
+ANONYMOUS = Caller(id="anonymous")
+
+
+class Identity:
+    """Put the caller into the request, and into the scope where the SDK binds sessions to it.
+
+    Args:
+        authenticate: Returns the caller of a request, or raises `Refused`.
+    """
+
+    def __init__(self, app: ASGIApp, *, authenticate: Authenticate) -> None:
+        self._app = app
+        self._authenticate = authenticate
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        caller = await self._authenticate(scope)
+        request = requests.current()
+        if request is not None:
+            request.caller = caller
+        await self._app({**scope, "user": _user(caller)}, receive, send)
+
+
+async def admit_everyone(_scope: Scope) -> Caller:
+    """Return the one caller of `MCP_AUTH=none`."""
+    return ANONYMOUS
+
+
+@lru_cache(maxsize=1024)
+def _user(caller: Caller) -> AuthenticatedUser:
+    """Return the caller as the SDK knows it: a session belongs to this client and subject."""
+    scopes = sorted(caller.scopes)
+    return AuthenticatedUser(AccessToken(token="", client_id=caller.id, subject=caller.tenant, scopes=scopes))

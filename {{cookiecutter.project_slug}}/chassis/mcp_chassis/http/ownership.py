@@ -1,0 +1,195 @@
+"""The session table: how many are open, whose they are, when they end (A8, T7).
+
+The SDK opens a session before it has read the `initialize`, gives no public sign that one ended, and lets two requests
+with one id wait for each other for ever. So the table is ours; what it ends, it ends by a `DELETE` through ASGI.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+import anyio
+from mcp_types import INVALID_REQUEST
+from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from mcp_chassis import request as requests
+from mcp_chassis.http.refusal import Refused
+from mcp_chassis.request import Request
+from mcp_chassis.telemetry.logging import log
+
+_HEADER: Final = b"mcp-session-id"
+_LONGEST_PAUSE: Final = 30.0
+_PAUSES_PER_TIMEOUT: Final = 4
+_RETRY_AFTER: Final = 30
+"""Seconds told to a client that finds the table full: idle sessions end one by one."""
+
+
+@dataclass(slots=True, eq=False)
+class _Session:
+    owner: str
+    opening_scope: Scope
+    last_used: float
+    requests: int = 0
+    ids: set[str] = field(default_factory=set)
+
+
+class Ownership:
+    """Count sessions in, hold them to their owner, and count them out.
+
+    Args:
+        maximum: Sessions open at one time.
+        idle_timeout: Seconds without any request after which a session ends.
+    """
+
+    def __init__(self, app: ASGIApp, *, maximum: int, idle_timeout: float) -> None:
+        self._app = app
+        self._maximum = maximum
+        self._idle_timeout = idle_timeout
+        self._sessions: dict[str, _Session] = {}
+        self._opening = 0
+
+    @property
+    def count(self) -> int:
+        """Sessions open now."""
+        return len(self._sessions)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = requests.current()
+        if scope["type"] != "http" or request is None or not _handshake_era(scope):
+            await self._app(scope, receive, send)
+            return
+        session_id = Headers(scope=scope).get("mcp-session-id")
+        if session_id is not None:
+            request.session_id = session_id
+            await self._continue(session_id, request, scope, receive, send)
+        elif request.message is not None and request.message.method == "initialize":
+            await self._open(request, scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+    async def _open(self, request: Request, scope: Scope, receive: Receive, send: Send) -> None:
+        if len(self._sessions) + self._opening >= self._maximum:
+            retry = [(b"retry-after", b"%d" % _RETRY_AFTER)]
+            raise Refused(
+                503,
+                "too_many_sessions",
+                f"All sessions are taken; try again in {_RETRY_AFTER} s",
+                headers=retry,
+            )
+
+        async def registering(message: Message) -> None:
+            # The client may use the session as soon as it has seen this header.
+            if message["type"] == "http.response.start" and (session_id := _session_id(message)) is not None:
+                request.session_id = session_id
+                self._sessions[session_id] = _Session(request.caller.id, scope, time.monotonic(), requests=1)
+            await send(message)
+
+        self._opening += 1
+        try:
+            await self._app(scope, receive, registering)
+        finally:
+            self._opening -= 1
+            session = self._sessions.get(request.session_id or "")
+            if session is not None and request.session_id is not None:
+                session.requests -= 1
+                if request.initialized:
+                    log.info("session_opened", sessions=self.count)
+                else:
+                    await self._end(request.session_id, "not_initialized")
+
+    async def _continue(self, session_id: str, request: Request, scope: Scope, receive: Receive, send: Send) -> None:
+        session = self._sessions.get(session_id)
+        if session is None or session.owner != request.caller.id:
+            # The same answer for both: whether a session exists is its owner's business.
+            raise Refused(404, "unknown_session", "No such session; initialize a new one", INVALID_REQUEST)
+        claimed = _claim_id(session, request)
+        session.requests += 1
+        status = 0
+
+        async def watching(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watching)
+        finally:
+            session.requests -= 1
+            session.last_used = time.monotonic()
+            session.ids.discard(claimed or "")
+            if status == 404 or (scope["method"] == "DELETE" and status == 200):
+                self._forget(session_id, "ended")
+
+    def _forget(self, session_id: str, reason: Literal["ended", "idle", "not_initialized"]) -> _Session | None:
+        session = self._sessions.pop(session_id, None)
+        if session is not None:
+            log.info("session_closed", reason=reason, sessions=self.count)
+        return session
+
+    async def _end(self, session_id: str, reason: Literal["idle", "not_initialized"]) -> None:
+        """End a session in the SDK too, in the name of its owner."""
+        session = self._forget(session_id, reason)
+        if session is None:
+            return
+        scope = {
+            **session.opening_scope,
+            "method": "DELETE",
+            "headers": [(_HEADER, session_id.encode("ascii"))],
+        }
+        with anyio.CancelScope(shield=True):
+            await self._app(scope, _nothing, _nowhere)
+
+    @asynccontextmanager
+    async def sweeping(self) -> AsyncIterator[None]:
+        """End idle sessions for as long as the context lasts."""
+        pause = min(self._idle_timeout / _PAUSES_PER_TIMEOUT, _LONGEST_PAUSE)
+
+        async def sweep() -> None:
+            while True:
+                await anyio.sleep(pause)
+                oldest = time.monotonic() - self._idle_timeout
+                idle = [key for key, found in self._sessions.items() if not found.requests and found.last_used < oldest]
+                for session_id in idle:
+                    await self._end(session_id, "idle")
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(sweep)
+            yield
+            tasks.cancel_scope.cancel()
+
+
+def _handshake_era(scope: Scope) -> bool:
+    """Tell the era as the SDK does: by the header alone."""
+    version = Headers(scope=scope).get("mcp-protocol-version")
+    return version is None or version in HANDSHAKE_PROTOCOL_VERSIONS
+
+
+def _claim_id(session: _Session, request: Request) -> str | None:
+    """Reserve the JSON-RPC id of a request while it runs; `7` and `"7"` are one to the SDK."""
+    message = request.message
+    if message is None or message.method is None or message.id is None:
+        return None
+    claimed = str(message.id)
+    if claimed in session.ids:
+        raise Refused(400, "duplicate_id", "A request with this id is still running in this session", INVALID_REQUEST)
+    session.ids.add(claimed)
+    return claimed
+
+
+def _session_id(message: Message) -> str | None:
+    return next((value.decode("ascii") for name, value in message["headers"] if name == _HEADER), None)
+
+
+async def _nothing() -> Message:
+    return {"type": "http.request", "body": b"", "more_body": False}
+
+
+async def _nowhere(_message: Message) -> None:
+    return None

@@ -1,0 +1,157 @@
+"""The outermost look at every MCP message: ids, one log line, and no exception past this point (E2, O1).
+
+It sits at index 0 of the SDK's middleware, so the SDK's own middleware, its handlers and yours are all inside.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any, Final
+
+import anyio
+from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
+from mcp.server.session import ServerSession
+from mcp.shared.exceptions import MCPError
+from mcp_types import (
+    CLIENT_INFO_META_KEY,
+    INTERNAL_ERROR,
+    INVALID_PARAMS,
+    ErrorData,
+    LoggingLevel,
+    RequestId,
+    ServerNotification,
+)
+from pydantic import ValidationError
+from pydantic_core import to_json
+
+from mcp_chassis import request as requests
+from mcp_chassis.errors import printable, violations
+from mcp_chassis.request import Message, Request
+from mcp_chassis.telemetry.logging import Fields, log
+
+_TOOL_CALL: Final = "tools/call"
+_INTRODUCTIONS: Final = frozenset({"initialize", "server/discover"})
+_BYTES_A_TOKEN: Final = 4
+"""A rough measure for `input_token_count`, good enough to see which calls are large."""
+
+
+class Messages:
+    """Server middleware that gives every message its identity, its log line and its last line of defence.
+
+    Args:
+        known_tool: Tells whether a tool is ours; any other name is the caller's text and stays out of the log.
+        known_method: The same for methods.
+    """
+
+    def __init__(self, known_tool: Callable[[str], bool], known_method: Callable[[str], bool]) -> None:
+        self._known_tool = known_tool
+        self._known_method = known_method
+
+    async def __call__(self, ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> HandlerResult:
+        """Handle one message and write its line."""
+        request = _request_of(ctx)
+        started = time.perf_counter()
+        try:
+            result = await call_next(replace(ctx, session=_CountedSession(ctx.session, request)))
+            request.initialized = ctx.method == "initialize"
+            return result
+        except MCPError as error:
+            request.status, request.error_code = "rejected", str(error.code)
+            raise
+        except ValidationError as error:
+            request.status, request.error_code = "rejected", str(INVALID_PARAMS)
+            raise MCPError(INVALID_PARAMS, f"Invalid params: {violations(error)}") from None
+        except anyio.get_cancelled_exc_class():
+            request.status = "cancelled"
+            raise
+        except Exception as error:
+            request.status, request.error_code = "crashed", str(INTERNAL_ERROR)
+            log.crash(error)
+            raise MCPError.from_error_data(unexpected(request)) from None
+        finally:
+            self._write(ctx, request, (time.perf_counter() - started) * 1000)
+
+    def _write(self, ctx: ServerRequestContext[Any, Any], request: Request, duration_ms: float) -> None:
+        method = ctx.method if self._known_method(ctx.method) else "unknown"
+        fields = Fields(method=method, duration_ms=round(duration_ms, 3), status=request.status)
+        if request.error_code is not None:
+            fields["error_code"] = request.error_code
+        params = ctx.params or {}
+        if ctx.method in _INTRODUCTIONS:
+            fields.update(_introduction(params))
+        if ctx.method != _TOOL_CALL:
+            log.info("message_handled", **fields)
+            return
+        name = params.get("name")
+        fields["tool_name"] = name if isinstance(name, str) and self._known_tool(name) else "unknown"
+        fields["input_token_count"] = len(to_json(params.get("arguments"), fallback=str)) // _BYTES_A_TOKEN
+        fields["notifications_sent"] = request.notifications_sent
+        log.info("tool_called", **fields)
+
+
+def unexpected(request: Request) -> ErrorData:
+    """Return the answer to a crash: generic, with the id under which the log tells more."""
+    return ErrorData(
+        code=INTERNAL_ERROR,
+        message=f"Internal error; quote request {request.id} when you report it",
+        data={"requestId": request.id},
+    )
+
+
+def _request_of(ctx: ServerRequestContext[Any, Any]) -> Request:
+    request = requests.current()
+    if request is None or ctx.request is None:
+        # Without HTTP no layer opened a request, and one that `initialize` left behind is not this message's.
+        request = Request(id=requests.new_id(), caller=requests.local_caller.get())
+        request.message = Message(method=ctx.method, id=ctx.request_id, tool=None)
+        requests.enter(request)
+    return request
+
+
+def _introduction(params: Mapping[str, Any]) -> Fields:
+    """Return what a client says about itself, cut short: it is unverified text."""
+    meta = params.get("_meta")
+    enveloped = meta.get(CLIENT_INFO_META_KEY) if isinstance(meta, Mapping) else None
+    client = params.get("clientInfo", enveloped)
+    shown = client if isinstance(client, Mapping) else {}
+    version = params.get("protocolVersion", "")
+    return Fields(
+        client_name=printable(shown.get("name", "")),
+        client_version=printable(shown.get("version", "")),
+        protocol_version=printable(version),
+    )
+
+
+class _CountedSession(ServerSession):
+    """The SDK's session, counting what a message sends before its answer."""
+
+    def __init__(self, session: ServerSession, request: Request) -> None:
+        self.__dict__.update(session.__dict__)
+        self._request = request
+
+    async def report_progress(self, progress: float, total: float | None = None, message: str | None = None) -> None:
+        """Report progress and count it."""
+        self._request.notifications_sent += 1
+        await super().report_progress(progress, total, message)
+
+    async def send_notification(
+        self, notification: ServerNotification, related_request_id: RequestId | None = None
+    ) -> None:
+        """Send a notification and count it."""
+        self._request.notifications_sent += 1
+        await super().send_notification(notification, related_request_id)
+
+    async def send_log_message(
+        self,
+        level: LoggingLevel,
+        data: Any,
+        logger: str | None = None,
+        related_request_id: RequestId | None = None,
+    ) -> None:
+        """Send a log message to the client and count it."""
+        self._request.notifications_sent += 1
+        await super().send_log_message(
+            level, data, logger, related_request_id
+        )  # deprecated by the spec, kept by the SDK

@@ -1,0 +1,79 @@
+"""What the layers of one request share (O1).
+
+The outermost layer opens a `Request`; every layer below, the tool included, reads it with `current()`.
+The SDK copies context variables into its handler tasks, so all of them see the same object.
+"""
+
+from __future__ import annotations
+
+import secrets
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Literal
+
+Status = Literal["ok", "failed", "rejected", "timeout", "cancelled", "crashed"]
+"""How a message ended: `failed` is the author's own refusal, `rejected` is ours before the tool ran."""
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who sent a request.
+
+    Args:
+        id: Stable name of the caller; it appears in logs.
+        tenant: Whose data the caller works on.
+        scopes: What the caller may do.
+    """
+
+    id: str
+    tenant: str = "default"
+    scopes: frozenset[str] = frozenset()
+
+
+LOCAL = Caller(id="local")
+"""The caller of a transport without credentials: stdio and in-process tests."""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """The parts of a JSON-RPC body that decisions need; nothing of its arguments."""
+
+    method: str | None
+    id: str | int | None
+    tool: str | None
+
+
+@dataclass(slots=True)
+class Request:
+    """One request on its way through the layers."""
+
+    id: str
+    caller: Caller = LOCAL
+    message: Message | None = None
+    session_id: str | None = None
+    trace_id: str | None = None
+    initialized: bool = False
+    """True once the SDK accepted the `initialize` that this request carried."""
+    status: Status = "ok"
+    error_code: str | None = None
+    notifications_sent: int = 0
+
+
+_current: ContextVar[Request | None] = ContextVar("mcp_chassis_request", default=None)
+local_caller: ContextVar[Caller] = ContextVar("mcp_chassis_local_caller", default=LOCAL)
+"""Whom a connection without HTTP speaks for."""
+
+
+def new_id() -> str:
+    """Return a fresh request id: 128 random bits in hexadecimal."""
+    return secrets.token_hex(16)
+
+
+def current() -> Request | None:
+    """Return the request being served, or None outside of one."""
+    return _current.get()
+
+
+def enter(request: Request) -> None:
+    """Make `request` the current one for this task and the tasks it starts."""
+    _current.set(request)

@@ -1,0 +1,153 @@
+"""The process that serves HTTP: one socket on loopback, one worker, a clean exit (T5)."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Final
+
+import uvicorn
+
+from mcp_chassis.app import build_app
+from mcp_chassis.environment import ConfigurationError, Problem
+from mcp_chassis.http.protocol import bounded_connection
+from mcp_chassis.server import Server
+from mcp_chassis.settings import Settings
+from mcp_chassis.start import start
+from mcp_chassis.telemetry.logging import log
+
+_GRACE: Final = 5
+"""Seconds that open connections get at shutdown."""
+_REQUEST_LINE: Final = 8192
+"""Bytes beside the headers; what is larger than both is cut by the connection, not answered by the boundary."""
+_CONTAINER_MARKS: Final = (Path("/.dockerenv"), Path("/run/.containerenv"))
+_LISTENERS: Final = (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))
+_LOOPBACK_ENDINGS: Final = ("0100007F", "00000000000000000000000001000000")
+
+
+def serve(server: Server) -> None:
+    """Serve until a signal comes.
+
+    Raises:
+        ConfigurationError: If the environment does not make this server, or its port is taken.
+    """
+    settings = start(server, stream=sys.stdout)
+    listener = open_listener(settings)
+    config = uvicorn.Config(
+        build_app(server, settings),
+        http=bounded_connection(settings.receive_timeout, settings.send_timeout),
+        ws="none",
+        h11_max_incomplete_event_size=settings.max_header_bytes + _REQUEST_LINE,
+        timeout_graceful_shutdown=_GRACE,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+    )
+    process = _Process(config, on_start=lambda: announce(server, settings, listener))
+    process.run(sockets=[listener])
+    log.info("server_stopped")
+
+
+def serve_reloading(server: Server) -> None:
+    """Serve in a child process that is started again after every change of a source file below this folder."""
+    # Imported here: production has no use for the watcher.
+    from watchfiles import PythonFilter, run_process
+
+    command = f"{sys.executable} -m {server.package} serve"
+    run_process(".", target=command, target_type="command", watch_filter=PythonFilter())
+
+
+def open_listener(settings: Settings) -> socket.socket:
+    """Bind the one socket of this server.
+
+    Raises:
+        ConfigurationError: If the port cannot be had.
+    """
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((settings.host, settings.port))
+    except OSError as error:
+        listener.close()
+        reason = os.strerror(error.errno) if error.errno is not None else str(error)
+        rule = f"cannot be opened on {settings.host} ({reason}): stop what holds it, or choose another port"
+        raise ConfigurationError([Problem("MCP_PORT", str(settings.port), rule)]) from None
+    return listener
+
+
+def announce(server: Server, settings: Settings, listener: socket.socket) -> None:
+    """Write the line that tells what runs, and what would surprise the person who started it."""
+    host, port = listener.getsockname()[:2]
+    shown = f"[{host}]" if ":" in host else host
+    url = f"http://{shown}:{port}/mcp"
+    log.info(
+        "server_started",
+        environment=settings.environment,
+        auth=settings.auth,
+        store=settings.state_url,
+        url=url,
+        tools=server.tool_names(),
+        connect=f"claude mcp add --transport http {server.name} {url}",
+    )
+    if settings.auth == "none":
+        log.warning("authentication_off", hint="everybody who reaches this port may call every tool")
+    if in_container() and not edge_listens():
+        log.warning(
+            "container_without_edge",
+            hint=f"a published port (-p) reaches nothing here: the server listens on {host} inside the container. "
+            "Let an edge share its network namespace (deploy/nginx or deploy/caddy; docker run --network container:…)",
+        )
+
+
+def in_container() -> bool:
+    """Tell whether this process runs in a container."""
+    return "KUBERNETES_SERVICE_HOST" in os.environ or any(mark.exists() for mark in _CONTAINER_MARKS)
+
+
+def edge_listens() -> bool:
+    """Tell whether anything in this network namespace listens where other machines can reach it."""
+    for table in _LISTENERS:
+        if not table.exists():
+            continue
+        for line in table.read_text(encoding="ascii").splitlines()[1:]:
+            _, local, _, state, *_ = line.split()
+            address = local.partition(":")[0]
+            if state == "0A" and not address.endswith(_LOOPBACK_ENDINGS):
+                return True
+    return False
+
+
+class _Process(uvicorn.Server):
+    """Uvicorn that tells when it listens, and ends with status 0 when it was asked to end."""
+
+    def __init__(self, config: uvicorn.Config, *, on_start: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_start = on_start
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Open the lifespan and the listener, then say so."""
+        await super().startup(sockets)
+        self._on_start()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Handle SIGTERM and SIGINT without raising them again afterwards."""
+        before = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin the shutdown; a second signal ends it at once."""
+        self.force_exit = self.should_exit
+        super().handle_exit(sig, frame)

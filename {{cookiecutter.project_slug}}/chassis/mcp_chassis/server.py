@@ -1,0 +1,237 @@
+"""The server that tools register with, and the boundary that every call crosses.
+
+It is the SDK's `MCPServer`: a stock `@server.tool()` function runs unchanged (M8). It adds a strict schema, a deadline,
+one contract for errors, and the caller.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+import pkgutil
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from importlib import metadata
+from types import ModuleType
+from typing import Any, TypeVar
+
+import anyio
+from mcp.server.caching import CacheHint
+from mcp.server.mcpserver import Context, MCPServer
+from mcp.server.mcpserver.exceptions import ToolError, UnexpectedToolError
+from mcp.shared.exceptions import MCPError
+from mcp_types import INVALID_PARAMS, CallToolResult, Icon, InputRequiredResult, ToolAnnotations
+from mcp_types.methods import SPEC_CLIENT_METHODS, SPEC_CLIENT_NOTIFICATION_METHODS
+from pydantic import ValidationError
+
+from mcp_chassis import ping
+from mcp_chassis import request as requests
+from mcp_chassis.arguments import harden, supply_caller
+from mcp_chassis.environment import ConfigurationError, Problem, ServerSettings
+from mcp_chassis.errors import failure, printable, violations
+from mcp_chassis.messages import Messages
+from mcp_chassis.request import Status
+from mcp_chassis.settings import Settings
+from mcp_chassis.telemetry.logging import install_gate, log
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+_METHODS_OF_THE_SPECIFICATION = SPEC_CLIENT_METHODS | SPEC_CLIENT_NOTIFICATION_METHODS
+_LISTS = ("tools/list", "prompts/list", "resources/list", "resources/templates/list")
+
+
+class Server(MCPServer[Any]):
+    """An MCP server on the chassis.
+
+    Args:
+        name: What clients see; without one, the distribution that holds `tools`, with its version and summary.
+        instructions: What a model should know about this server before it picks a tool.
+        settings: Your own settings; their problems are reported together with the chassis's.
+        tools: A package whose modules register tools; all of them are imported at start.
+        lifespan: What to open before the first call and close after the last.
+    """
+
+    def __init__(
+        self,
+        name: str | None = None,
+        *,
+        title: str | None = None,
+        instructions: str | None = None,
+        settings: type[ServerSettings] | None = None,
+        tools: ModuleType | None = None,
+        lifespan: Callable[[MCPServer[Any]], AbstractAsyncContextManager[Any]] | None = None,
+    ) -> None:
+        install_gate()
+        self.package = None if tools is None else tools.__name__.partition(".")[0]
+        shown, version, summary = _identity(name, self.package)
+        super().__init__(
+            shown,
+            title=title,
+            description=summary,
+            instructions=instructions,
+            version=version,
+            lifespan=lifespan,
+        )
+        self.own_settings = settings
+        self._tools_package = tools
+        self._timeouts: dict[str, float] = {}
+        self._longest_call = math.inf
+        self.middleware.insert(0, Messages(self.has_tool, self._has_method))
+        ping.register(self)
+
+    def has_tool(self, name: str) -> bool:
+        """Tell whether `name` is a tool of this server; any other name is the caller's text."""
+        return self._tool_manager.get_tool(name) is not None
+
+    def _has_method(self, method: str) -> bool:
+        handlers = self._lowlevel_server
+        return (
+            method in _METHODS_OF_THE_SPECIFICATION
+            or handlers.get_request_handler(method) is not None
+            or handlers.get_notification_handler(method) is not None
+        )
+
+    def tool_names(self) -> list[str]:
+        """Return the names of all tools, sorted."""
+        return sorted(tool.name for tool in self._tool_manager.list_tools())
+
+    def add_tool(
+        self,
+        fn: Callable[..., Any],
+        name: str | None = None,
+        title: str | None = None,
+        description: str | None = None,
+        annotations: ToolAnnotations | None = None,
+        icons: list[Icon] | None = None,
+        meta: dict[str, Any] | None = None,
+        structured_output: bool | None = None,
+        *,
+        timeout: float | None = None,
+    ) -> None:
+        """Register `fn`: the SDK's parameters, and `timeout`, the seconds one call may take (E5).
+
+        Raises:
+            ValueError: If the name is taken or the timeout is not above 0.
+        """
+        shown = name or fn.__name__
+        if self.has_tool(shown):
+            raise ValueError(f"two tools are named {shown}; give one of them another name=")
+        if timeout is not None and timeout <= 0:
+            raise ValueError(f"{shown}: timeout is {timeout} s; it must be above 0")
+        super().add_tool(supply_caller(fn), shown, title, description, annotations, icons, meta, structured_output)
+        harden(self._tool_manager.list_tools()[-1])
+        if timeout is not None:
+            self._timeouts[shown] = timeout
+
+    def tool(
+        self,
+        name: str | None = None,
+        title: str | None = None,
+        description: str | None = None,
+        annotations: ToolAnnotations | None = None,
+        icons: list[Icon] | None = None,
+        meta: dict[str, Any] | None = None,
+        structured_output: bool | None = None,
+        *,
+        timeout: float | None = None,
+    ) -> Callable[[_Function], _Function]:
+        """Register the decorated function as a tool; the parameters are those of `add_tool`.
+
+        Raises:
+            TypeError: If it is used without parentheses.
+        """
+        if callable(name):
+            raise TypeError("write @server.tool() with parentheses")
+
+        def register(function: _Function) -> _Function:
+            self.add_tool(
+                function,
+                name,
+                title,
+                description,
+                annotations,
+                icons,
+                meta,
+                structured_output,
+                timeout=timeout,
+            )
+            return function
+
+        return register
+
+    def prepare(self, settings: Settings) -> None:
+        """Import the tools and take over `settings`; a transport does it before it opens.
+
+        Raises:
+            ConfigurationError: If a tool may take longer than the whole server's longest call (T8).
+        """
+        if self._tools_package is not None:
+            for module in pkgutil.iter_modules(self._tools_package.__path__):
+                importlib.import_module(f"{self._tools_package.__name__}.{module.name}")
+        self._longest_call = settings.tool_timeout
+        problems = [
+            Problem(
+                "MCP_TOOL_TIMEOUT",
+                f"{settings.tool_timeout:g}",
+                f"must be at least {timeout:g}, which the tool {name} declares: raise it everywhere at once with "
+                f"copier update --data tool_timeout={math.ceil(timeout)}",
+            )
+            for name, timeout in self._timeouts.items()
+            if timeout > settings.tool_timeout
+        ]
+        if problems:
+            raise ConfigurationError(problems)
+        hint = CacheHint(ttl_ms=round(settings.list_ttl * 1000), scope="public")
+        self._lowlevel_server.cache_hints.update(dict.fromkeys(_LISTS, hint))
+
+    async def call_tool(
+        self, name: str, arguments: dict[str, Any], context: Context[Any, Any] | None = None
+    ) -> CallToolResult | InputRequiredResult:
+        """Run one tool under its deadline and turn every outcome into the contract of `errors`.
+
+        Raises:
+            MCPError: If there is no such tool, or the tool itself answers with a protocol error.
+        """
+        if not self.has_tool(name):
+            raise MCPError(INVALID_PARAMS, f"Unknown tool: {printable(name)}")
+        timeout = self._timeouts.get(name, self._longest_call)
+        try:
+            with anyio.move_on_after(timeout):
+                return await super().call_tool(name, arguments, context)
+        except UnexpectedToolError as error:
+            return self._crashed(name, error)
+        except ToolError as error:
+            return self._failed(error)
+        return _outcome("timeout", f"{name} was stopped after {timeout:g} s, the longest it may take; ask for less")
+
+    def _failed(self, error: ToolError) -> CallToolResult:
+        cause = error.__cause__
+        if isinstance(cause, ValidationError):
+            return _outcome("rejected", f"Invalid arguments: {violations(cause)}", "invalid_arguments")
+        return _outcome("failed", str(cause if cause is not None else error), "tool_failure")
+
+    def _crashed(self, name: str, error: UnexpectedToolError) -> CallToolResult:
+        log.crash(error.__cause__ or error)
+        request = requests.current()
+        quote = f"; quote request {request.id} when you report it" if request is not None else ""
+        return _outcome("crashed", f"{name} failed unexpectedly{quote}", "internal_error")
+
+
+def _outcome(status: Status, text: str, code: str | None = None) -> CallToolResult:
+    request = requests.current()
+    if request is not None:
+        request.status, request.error_code = status, code or status
+    return failure(text, code or status, None if request is None else request.id)
+
+
+def _identity(name: str | None, package: str | None) -> tuple[str, str, str | None]:
+    """Return the name, version and summary to tell clients.
+
+    Raises:
+        ValueError: If there is neither a name nor a package to take it from.
+    """
+    if package is None:
+        if name is None:
+            raise ValueError('give the server a name, Server("notes"), or its tools, Server(tools=tools)')
+        return name, "0", None
+    found = metadata.metadata(package)
+    return name or found["Name"], found["Version"], found["Summary"]

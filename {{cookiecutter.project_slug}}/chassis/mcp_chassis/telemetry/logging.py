@@ -1,0 +1,220 @@
+"""One JSON object per line, and no way for an argument to get into it (O1, O2).
+
+Two doors lead to the output. Ours takes declared events with declared fields; a type checker sees each call.
+The other takes what libraries, tools and crashes send through the standard library: it keeps logger, level, place and
+exception type, and drops the text, because the text is where arguments travel.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Literal, TextIO, TypedDict, Unpack
+
+import structlog
+from structlog.typing import EventDict, FilteringBoundLogger
+
+from mcp_chassis import request as requests
+
+Event = Literal[
+    "message_handled",
+    "tool_called",
+    "request_refused",
+    "crashed",
+    "server_started",
+    "server_stopped",
+    "session_opened",
+    "session_closed",
+    "unknown_variable",
+    "library_record",
+    "authentication_off",
+    "container_without_edge",
+]
+"""Every line a server can write names one of these."""
+
+Level = Literal["debug", "info", "warning", "error", "critical"]
+
+
+class Fields(TypedDict, total=False):
+    """The fields a line may carry beside those of its request."""
+
+    method: str
+    tool_name: str
+    duration_ms: float
+    status: str
+    error_code: str
+    http_status: int
+    input_token_count: int
+    notifications_sent: int
+    client_name: str
+    client_version: str
+    protocol_version: str
+    exception_type: str
+    stack: list[str]
+    logger: str
+    place: str
+    template: str
+    variable: str
+    nearest: str
+    reason: str
+    sessions: int
+    environment: str
+    auth: str
+    store: str
+    url: str
+    tools: list[str]
+    connect: str
+    hint: str
+
+
+_LONGEST_FIELD: Final = 512
+_SHOWN_FRAMES: Final = 20
+
+
+def _add_request(_logger: object, _method: str, event: EventDict) -> EventDict:
+    request = requests.current()
+    if request is None:
+        return event
+    event["request_id"] = request.id
+    event["mcp_request_id"] = None if request.message is None else request.message.id
+    event["session_id"] = request.session_id
+    event["caller_id"] = request.caller.id
+    event["tenant_id"] = request.caller.tenant
+    event["trace_id"] = request.trace_id
+    return event
+
+
+def _keep_declared(_logger: object, _method: str, event: EventDict) -> EventDict:
+    """Drop what no declaration names: a type checker can be bypassed, this cannot."""
+    return {name: _bounded(event[name]) for name in _ALLOWED if name in event}
+
+
+def _bounded(value: object) -> object:
+    return value[:_LONGEST_FIELD] if isinstance(value, str) else value
+
+
+_REQUEST_FIELDS: Final = ("request_id", "mcp_request_id", "session_id", "caller_id", "tenant_id", "trace_id")
+_ALLOWED: Final = ("timestamp", "level", "event", *Fields.__annotations__, *_REQUEST_FIELDS)
+"""In the order in which a line shows them."""
+
+
+class Log:
+    """The only logger of the chassis."""
+
+    def __init__(self) -> None:
+        self._logger: FilteringBoundLogger = structlog.get_logger()
+
+    def info(self, event: Event, **fields: Unpack[Fields]) -> None:
+        """Write one line for something that is as it should be."""
+        self._logger.info(event, **fields)
+
+    def warning(self, event: Event, **fields: Unpack[Fields]) -> None:
+        """Write one line for something an operator may want to change."""
+        self._logger.warning(event, **fields)
+
+    def error(self, event: Event, **fields: Unpack[Fields]) -> None:
+        """Write one line for something that broke."""
+        self._logger.error(event, **fields)
+
+    def crash(self, error: BaseException) -> None:
+        """Write an unexpected exception: its type and where it passed, not its text."""
+        self.error("crashed", exception_type=type_name(error), stack=stack(error.__traceback__))
+
+
+log: Final = Log()
+
+
+def type_name(error: BaseException) -> str:
+    """Return the exception's type as `module.Name`."""
+    kind = type(error)
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def stack(traceback: TracebackType | None) -> list[str]:
+    """Return the frames as `file:line:function`, innermost last; no source line, no local."""
+    frames = []
+    while traceback is not None:
+        code = traceback.tb_frame.f_code
+        frames.append(f"{Path(code.co_filename).name}:{traceback.tb_lineno}:{code.co_name}")
+        traceback = traceback.tb_next
+    return frames[-_SHOWN_FRAMES:]
+
+
+class Gate(logging.Handler):
+    """Let standard-library records through without their text.
+
+    Args:
+        trusted: Loggers whose message template (never its arguments) may be kept; a name covers its children.
+    """
+
+    def __init__(self, trusted: Iterable[str] = ()) -> None:
+        super().__init__()
+        self._trusted = tuple(trusted)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one `library_record` line for `record`."""
+        fields: dict[str, Any] = {
+            "logger": record.name,
+            "place": f"{record.filename}:{record.lineno}:{record.funcName}",
+        }
+        if record.exc_info and record.exc_info[1] is not None:
+            fields["exception_type"] = type_name(record.exc_info[1])
+            fields["stack"] = stack(record.exc_info[2])
+        if self._is_trusted(record.name):
+            fields["template"] = str(record.msg)
+        structlog.get_logger().log(record.levelno, "library_record", **fields)
+
+    def _is_trusted(self, name: str) -> bool:
+        return any(name == known or name.startswith(f"{known}.") for known in self._trusted)
+
+
+def configure(
+    *,
+    style: Literal["json", "console"] = "json",
+    level: Level = "info",
+    trusted: Iterable[str] = (),
+    stream: TextIO | None = None,
+) -> None:
+    """Send every line of this process through the two doors.
+
+    Args:
+        style: `json` for machines, `console` for a person at a terminal.
+        level: Lowest level written.
+        trusted: Loggers whose message templates may be kept.
+        stream: Where lines go; standard error by default.
+    """
+    output = stream if stream is not None else sys.stderr
+    threshold = logging.getLevelNamesMapping()[level.upper()]
+    renderer = (
+        structlog.dev.ConsoleRenderer(colors=output.isatty(), exception_formatter=structlog.dev.plain_traceback)
+        if style == "console"
+        else structlog.processors.JSONRenderer(default=str)
+    )
+    structlog.configure(
+        processors=[
+            structlog.processors.TimeStamper(fmt="iso", utc=True, key="timestamp"),
+            structlog.processors.add_log_level,
+            _add_request,
+            _keep_declared,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(threshold),
+        logger_factory=structlog.PrintLoggerFactory(output),
+        cache_logger_on_first_use=False,
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [Gate(trusted)]
+    root.setLevel(max(threshold, logging.WARNING))
+    logging.captureWarnings(capture=True)
+
+
+def install_gate() -> None:
+    """Close the second door before anything else opens it.
+
+    The SDK's server calls `logging.basicConfig`, which does nothing once the root logger has a handler.
+    """
+    if not any(isinstance(handler, Gate) for handler in logging.getLogger().handlers):
+        configure(level="warning")

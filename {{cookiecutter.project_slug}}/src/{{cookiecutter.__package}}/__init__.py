@@ -1,0 +1,1 @@
+"""Your server: `server.py` is the file to open first."""

@@ -1,0 +1,1 @@
+"""Your tools, a module a subject."""

@@ -1,0 +1,38 @@
+"""The notes tools, called as a client calls them."""
+
+import pytest
+from mcp_types import TextContent
+
+from mcp_chassis import Caller, Server
+from mcp_chassis.testing import connect
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_a_note_is_found_by_its_text(server: Server) -> None:
+    async with connect(server) as client:
+        await client.call_tool("add_note", {"text": "The edge listens on 8443"})
+
+        found = await client.call_tool("search_notes", {"query": "EDGE LISTENS"})
+
+    assert found.structured_content is not None
+    assert [note["text"] for note in found.structured_content["result"]] == ["The edge listens on 8443"]
+
+
+async def test_a_tenant_sees_its_own_notes_only(server: Server) -> None:
+    async with connect(server, caller=Caller("agent-1", tenant="acme")) as client:
+        await client.call_tool("add_note", {"text": "acme's secret plan"})
+
+    async with connect(server, caller=Caller("agent-2", tenant="other")) as client:
+        found = await client.call_tool("search_notes", {"query": "secret plan"})
+
+    assert found.structured_content == {"result": []}
+
+
+async def test_an_empty_note_is_refused_with_the_rule_it_breaks(server: Server) -> None:
+    async with connect(server) as client:
+        refused = await client.call_tool("add_note", {"text": ""})
+
+    assert refused.is_error
+    assert isinstance(refused.content[0], TextContent)
+    assert "text must have at least 1 character" in refused.content[0].text
