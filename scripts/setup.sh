@@ -28,10 +28,10 @@ find_python() {
   local candidate=${PYTHON:-python3}
   command -v "$candidate" >/dev/null || stop "$candidate is not installed; try: apt-get install python3"
   "$candidate" - <<'PY' || stop "set PYTHON to a newer interpreter, like: PYTHON=python3.13 make test"
-import platform, sys
+import os, platform, sys
 if sys.version_info < (3, 11):
     sys.exit(f"[setup] python3 is {platform.python_version()} ({sys.executable}); 3.11 or newer is needed")
-print(getattr(sys, "_base_executable", None) or sys.executable)
+print(os.path.realpath(getattr(sys, "_base_executable", None) or sys.executable))
 PY
 }
 
@@ -51,16 +51,19 @@ install_packages() {
   say "installing with apt-get: ${packages[*]}"
   as_root sh -s -- "${packages[@]}" >&2 <<'ROOT'
 set -eu
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+quietly() { "$@" >"$log" 2>&1 </dev/null || { cat "$log"; exit 1; }; }
 # The tests start their own nginx; the package must not start one on port 80.
 policy=/usr/sbin/policy-rc.d
 if [ ! -e "$policy" ]; then
-  trap 'rm -f "$policy"' EXIT
+  trap 'rm -f "$log" "$policy"' EXIT
   printf '#!/bin/sh\nexit 101\n' >"$policy"
   chmod 755 "$policy"
 fi
 export DEBIAN_FRONTEND=noninteractive
-apt-get -qq -o DPkg::Lock::Timeout=600 update
-apt-get -qq -o DPkg::Lock::Timeout=600 -y --no-install-recommends install "$@" </dev/null
+quietly apt-get -qq -o DPkg::Lock::Timeout=600 update
+quietly apt-get -qq -o DPkg::Lock::Timeout=600 -y --no-install-recommends install "$@"
 ROOT
 }
 

@@ -30,7 +30,9 @@ ANSWERS = {
     "edge": "nginx",
 }
 CONFIGS = {"nginx": "nginx/nginx.conf", "caddy": "caddy/Caddyfile"}
+FLUSH = "flush_interval -1"
 NOBODY = 65534
+POST = b"POST /mcp HTTP/1.1\r\nHost: localhost\r\n"
 
 Headers = Sequence[tuple[str, str]]
 
@@ -111,7 +113,7 @@ class Edge:
         if body is not None and not {"content-length", "transfer-encoding"} & names:
             connection.putheader("Content-Length", str(len(body)))
         # A refusal may come before the body went out.
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        with contextlib.suppress(ConnectionError, ssl.SSLError):
             connection.endheaders(body)
         with contextlib.closing(connection), connection.getresponse() as response:
             yield response
@@ -255,4 +257,3 @@ def make_certificate(folder: Path) -> None:
         capture_output=True,
         timeout=DEADLINE,
     )
-

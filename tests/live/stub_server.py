@@ -3,6 +3,8 @@
 It speaks plain HTTP/1.1 on a raw socket and never sends `X-Accel-Buffering`: that header hides a buffering edge.
 """
 
+from __future__ import annotations
+
 import asyncio
 import json
 import threading
@@ -40,8 +42,9 @@ class Received:
 class StubServer:
     """Runs in a thread of its own, so that its clock is the test's clock.
 
-    A body `{"events": n}` is answered with n events that carry the time they were sent; `{"silence": s}` sends one
-    event, waits s seconds and sends another; everything else is echoed as JSON. `"delay": s` comes before each.
+    A body `{"events": n}` is answered with n events that carry the time they were sent. `{"silence": s}` sends one
+    event, waits s seconds and sends another. `{"flood": true}` sends without an end. Everything else is echoed as
+    JSON. `"delay": s` comes before each.
     """
 
     def __init__(self) -> None:
@@ -110,6 +113,8 @@ class StubServer:
             await _stay(left, wish.get("delay", 0))
             if "events" in wish:
                 await _stream(writer, [GAP] * (wish["events"] - 1), left)
+            elif "flood" in wish:
+                await _flood(writer, left)
             elif "silence" in wish:
                 await _stream(writer, [wish["silence"]], left)
             else:
@@ -121,7 +126,7 @@ class StubServer:
             await asyncio.wait([left])
 
 
-async def _stay(left: "asyncio.Future[bytes]", seconds: float) -> None:
+async def _stay(left: asyncio.Future[bytes], seconds: float) -> None:
     """Wait, unless the client leaves first."""
     await asyncio.wait([left], timeout=seconds)
     if left.done():
@@ -138,7 +143,7 @@ async def _echo(writer: asyncio.StreamWriter, request: Received) -> None:
     await writer.drain()
 
 
-async def _stream(writer: asyncio.StreamWriter, pauses: list[float], left: "asyncio.Future[bytes]") -> None:
+async def _stream(writer: asyncio.StreamWriter, pauses: list[float], left: asyncio.Future[bytes]) -> None:
     writer.write(
         b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-cache\r\n"
         b"Transfer-Encoding: chunked\r\n\r\n"
@@ -150,6 +155,18 @@ async def _stream(writer: asyncio.StreamWriter, pauses: list[float], left: "asyn
         await writer.drain()
     writer.write(b"0\r\n\r\n")
     await writer.drain()
+
+
+async def _flood(writer: asyncio.StreamWriter, left: asyncio.Future[bytes]) -> None:
+    """Fill every buffer on the way, and then wait."""
+    writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n")
+    while True:
+        writer.write(b"x" * 65536)
+        drained: asyncio.Future[Any] = asyncio.ensure_future(writer.drain())
+        await asyncio.wait({drained, left}, return_when=asyncio.FIRST_COMPLETED)
+        if not drained.done():
+            drained.cancel()
+        await _stay(left, 0)
 
 
 async def _read(reader: asyncio.StreamReader, connection: int) -> Received:

@@ -29,6 +29,30 @@ DROPPED = "server.json"
 ANSWERS = ("project_name=Zoë's Notes: #1", "tool_timeout=300", "edge=mesh")
 
 
+YOURS = [
+    ".gitattributes",
+    ".gitignore",
+    "README.md",
+    "deploy/caddy/conf.d/own.caddy",
+    "deploy/nginx/conf.d/own.conf",
+    "pyproject.toml",
+    "server.json",
+    "src/acme_notes/server.py",
+    "src/acme_notes/tools/notes.py",
+    "tests/conftest.py",
+]
+NOT_YOURS = [
+    ".copier-answers.yml",
+    ".github/workflows/ci.yml",
+    "chassis/README.md",
+    "chassis/pyproject.toml",
+    "chassis/gate/tests/test_gate.py",
+    "chassis/mcp_chassis/src/server.py",
+    "deploy/compose.yaml",
+    "deploy/nginx/nginx.conf",
+]
+
+
 def commit(repository: Path, message: str) -> None:
     """Commit everything in a repository, which is made if need be."""
     succeed("git", "init", "--quiet", "--initial-branch=main", cwd=repository)
@@ -93,6 +117,11 @@ def life(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     before = files(project)
     said = succeed("copier", "update", "--defaults", cwd=project)
     return Life(repository, project, before, frozenset(yours[1::2]), said)
+
+
+def test_M2_each_file_has_the_owner_that_the_design_gives_it() -> None:
+    assert [name for name in YOURS if not is_yours(name)] == []
+    assert [name for name in NOT_YOURS if is_yours(name)] == []
 
 
 def test_M2_update_leaves_no_conflict(life: Life) -> None:
@@ -166,8 +195,28 @@ def test_M2_clone_from_an_address_is_recorded_without_its_secrets(tmp_path: Path
     assert found["_src_path"] == "https://git.example.com/acme/template.git"
 
 
-@pytest.mark.parametrize("why", ["relative path", "not a git clone"])
-def test_M2_project_that_cannot_be_updated_says_so_and_the_way_out(why: str, tmp_path: Path) -> None:
+UNUPDATABLE = ["relative path", "not a git clone"]
+
+
+@pytest.mark.parametrize("why", UNUPDATABLE)
+def test_M2_copier_says_that_a_project_cannot_be_updated_and_the_way_out(why: str, tmp_path: Path) -> None:
+    repository = template_with_two_versions(tmp_path / "template")
+    shown: Path | str = repository
+    updatable = succeed("copier", "copy", "--defaults", shown, "updatable", cwd=tmp_path)
+    if why == "relative path":
+        shown = "template"
+    else:
+        shutil.rmtree(repository / ".git")
+
+    said = succeed("copier", "copy", "--defaults", shown, "project", cwd=tmp_path)
+
+    assert why in " ".join(said.split())
+    assert "generate it again" in said
+    assert "generate it again" not in updatable
+
+
+@pytest.mark.parametrize("why", UNUPDATABLE)
+def test_M2_cookiecutter_says_that_a_project_cannot_be_updated_and_the_way_out(why: str, tmp_path: Path) -> None:
     repository = template_with_two_versions(tmp_path / "template")
     shown: Path | str = repository
     if why == "relative path":

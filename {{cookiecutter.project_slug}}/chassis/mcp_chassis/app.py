@@ -45,7 +45,7 @@ def build_app(server: Server, settings: Settings, *, authenticate: Authenticate 
 
     negotiation = Negotiation(StreamableHTTPASGIApp(manager), longest_call=settings.tool_timeout)
     ownership = Ownership(negotiation, maximum=settings.max_sessions, idle_timeout=settings.session_idle_timeout)
-    identity = Identity(ownership, authenticate=authenticate)
+    identity = Identity(negotiation if stateless else ownership, authenticate=authenticate)
     boundary = Boundary(
         identity,
         names=(names := Names.of(settings)),

@@ -14,7 +14,7 @@ from typing import Any, get_type_hints
 import anyio.to_thread
 from mcp.server.mcpserver.tools import Tool
 from mcp.server.mcpserver.utilities.func_metadata import ArgModelBase, FuncMetadata
-from pydantic import ConfigDict
+from pydantic import ConfigDict, ValidationError
 from pydantic_core import to_json
 
 from mcp_chassis import request as requests
@@ -32,7 +32,15 @@ class StrictArguments(FuncMetadata):
         Raises:
             pydantic.ValidationError: If a field is unknown, missing or of another type.
         """
-        return self.arg_model.model_validate_json(to_json(arguments_to_validate), strict=True).model_dump_one_level()
+        try:
+            valid = self._read(arguments_to_validate)
+        except ValidationError:
+            # To JSON Schema 5.0 is an integer; a strict reader wants to see 5.
+            valid = self._read(_whole(arguments_to_validate))
+        return valid.model_dump_one_level()
+
+    def _read(self, arguments: dict[str, Any]) -> ArgModelBase:
+        return self.arg_model.model_validate_json(to_json(arguments), strict=True)
 
     async def call_fn(
         self,
@@ -46,6 +54,15 @@ class StrictArguments(FuncMetadata):
         if fn_is_async:
             return await fn(**everything)
         return await anyio.to_thread.run_sync(partial(fn, **everything), abandon_on_cancel=True)
+
+
+def _whole(value: Any) -> Any:
+    """Return `value` with every float that is a whole number as an int."""
+    if isinstance(value, dict):
+        return {name: _whole(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_whole(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def harden(tool: Tool) -> None:
@@ -63,7 +80,7 @@ def harden(tool: Tool) -> None:
 
 def _strict(model: type[ArgModelBase]) -> type[ArgModelBase]:
     class Strict(model):  # type: ignore[valid-type, misc]  # a base that only exists at run time
-        model_config = ConfigDict(extra="forbid", title=model.__name__)
+        model_config = ConfigDict(extra="forbid", allow_inf_nan=False, title=model.__name__)
 
     return Strict
 

@@ -58,9 +58,7 @@ def stale(server: Server) -> list[str]:
 
 def environment_example(server: Server) -> str:
     """Return `.env.example`: each variable with its type, default and meaning, and whether it is a secret."""
-    classes: list[type[EnvironmentSettings]] = [Settings]
-    if server.own_settings is not None:
-        classes.append(server.own_settings)
+    classes: tuple[type[EnvironmentSettings], ...] = (Settings, *server.own_settings)
     head = (
         "# Derived: `refresh` rewrites it from the settings classes. Copy it to .env for development;\n"
         "# production never reads .env and takes its variables from the process.\n"

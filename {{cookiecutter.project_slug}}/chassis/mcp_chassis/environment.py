@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, TypeVar, get_args, get_origin
@@ -139,33 +139,41 @@ _Settings = TypeVar("_Settings", bound=EnvironmentSettings)
 def given_variables() -> dict[str, str]:
     """Return the variables a server starts from: the process's, and in development those of `.env`."""
     process = dict(os.environ)
-    if process.get("MCP_ENVIRONMENT", "development") != "development" or not ENVIRONMENT_FILE.is_file():
+    if not _development(process) or not ENVIRONMENT_FILE.is_file():
         return process
     return {name: text for name, text in dotenv_values(ENVIRONMENT_FILE).items() if text is not None} | process
 
 
-def load(*classes: type[EnvironmentSettings]) -> tuple[EnvironmentSettings, ...]:
+def load(main: type[_Settings], *others: type[EnvironmentSettings]) -> tuple[_Settings, list[EnvironmentSettings]]:
     """Build one object of each class from the environment.
 
     Raises:
         ConfigurationError: If anything is missing or wrong, with all problems of all classes at once.
     """
     given = given_variables()
-    env_file = ENVIRONMENT_FILE if given.get("MCP_ENVIRONMENT", "development") == "development" else None
     problems: list[Problem] = []
-    loaded: list[EnvironmentSettings] = []
-    for settings_class in classes:
-        unreadable = _unreadable_files(settings_class, given)
-        problems += unreadable + settings_class.conflicts(given)
-        if unreadable:
-            continue
-        try:
-            loaded.append(settings_class.read(env_file))
-        except ValidationError as error:
-            problems += [_problem(settings_class, item, given) for item in _first_of_each_field(error)]
-    if problems:
+    found = _read(main, given, problems)
+    rest = [loaded for other in others if (loaded := _read(other, given, problems)) is not None]
+    if problems or found is None:
         raise ConfigurationError(problems)
-    return tuple(loaded)
+    return found, rest
+
+
+def _read(settings_class: type[_Settings], given: dict[str, str], problems: list[Problem]) -> _Settings | None:
+    """Return the settings, or None and add to `problems`."""
+    unreadable = _unreadable_files(settings_class, given)
+    problems += unreadable + settings_class.conflicts(given)
+    if unreadable:
+        return None
+    try:
+        return settings_class.read(ENVIRONMENT_FILE if _development(given) else None)
+    except ValidationError as error:
+        problems += [_problem(settings_class, item, given) for item in _first_of_each_field(error)]
+        return None
+
+
+def _development(given: Mapping[str, str]) -> bool:
+    return given.get("MCP_ENVIRONMENT", "development") == "development"
 
 
 def unknown_variables(prefix: str, classes: Sequence[type[EnvironmentSettings]]) -> list[tuple[str, str | None]]:

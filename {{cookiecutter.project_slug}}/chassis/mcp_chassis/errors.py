@@ -6,7 +6,9 @@ No text of an exception that the author did not write for the client reaches eit
 
 from __future__ import annotations
 
-from typing import Any, Final
+import asyncio
+import json
+from typing import Any, Final, TypeVar
 
 from mcp.server.mcpserver.exceptions import ToolError
 from mcp_types import CallToolResult, TextContent
@@ -18,6 +20,7 @@ REFUSED: Final = -32010
 The specification keeps -32020 to -32099 for itself and official clients use -32000 for a closed connection.
 """
 
+_Result = TypeVar("_Result")
 _SHOWN_VIOLATIONS: Final = 5
 _SHOWN_NAME: Final = 64
 
@@ -80,7 +83,27 @@ def failure(text: str, code: str, request_id: str | None) -> CallToolResult:
     meta: dict[str, Any] = {"errorCode": code}
     if request_id is not None:
         meta["requestId"] = request_id
-    return CallToolResult(content=[TextContent(type="text", text=text)], is_error=True, _meta=meta)
+    # A lone surrogate in an author's text must not cost the caller the answer.
+    shown = text.encode(errors="replace").decode()
+    return CallToolResult(content=[TextContent(type="text", text=shown)], is_error=True, _meta=meta)
+
+
+def writable(result: _Result) -> _Result:
+    """Return `result` if JSON can carry it in both eras; NaN, infinity and lone surrogates it cannot.
+
+    Raises:
+        ValueError: If it cannot.
+    """
+    if isinstance(result, CallToolResult):
+        texts = [part.text for part in result.content if isinstance(part, TextContent)]
+        json.dumps([texts, result.structured_content], allow_nan=False, ensure_ascii=False).encode()
+    return result
+
+
+def is_cancellation(error: BaseException) -> bool:
+    """Tell whether `error` cancels this task; one that leaks from something it waited for does not."""
+    task = asyncio.current_task()
+    return isinstance(error, asyncio.CancelledError) and (task is None or task.cancelling() > 0)
 
 
 def violations(error: ValidationError) -> str:

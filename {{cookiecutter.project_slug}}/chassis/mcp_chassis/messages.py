@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
-import anyio
 from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 from mcp.server.session import ServerSession
 from mcp.shared.exceptions import MCPError
@@ -27,7 +26,7 @@ from pydantic import ValidationError
 from pydantic_core import to_json
 
 from mcp_chassis import request as requests
-from mcp_chassis.errors import printable, violations
+from mcp_chassis.errors import is_cancellation, printable, violations
 from mcp_chassis.request import Message, Request
 from mcp_chassis.telemetry.logging import Fields, log
 
@@ -63,10 +62,10 @@ class Messages:
         except ValidationError as error:
             request.status, request.error_code = "rejected", str(INVALID_PARAMS)
             raise MCPError(INVALID_PARAMS, f"Invalid params: {violations(error)}") from None
-        except anyio.get_cancelled_exc_class():
-            request.status = "cancelled"
-            raise
-        except Exception as error:
+        except BaseException as error:
+            if is_cancellation(error):
+                request.status = "cancelled"
+                raise
             request.status, request.error_code = "crashed", str(INTERNAL_ERROR)
             log.crash(error)
             raise MCPError.from_error_data(unexpected(request)) from None

@@ -16,11 +16,12 @@ from types import ModuleType
 from typing import Any, TypeVar
 
 import anyio
+from mcp.server._otel import OpenTelemetryMiddleware
 from mcp.server.caching import CacheHint
 from mcp.server.mcpserver import Context, MCPServer
 from mcp.server.mcpserver.exceptions import ToolError, UnexpectedToolError
 from mcp.shared.exceptions import MCPError
-from mcp_types import INVALID_PARAMS, CallToolResult, Icon, InputRequiredResult, ToolAnnotations
+from mcp_types import INVALID_PARAMS, CallToolResult, GetPromptResult, Icon, InputRequiredResult, ToolAnnotations
 from mcp_types.methods import SPEC_CLIENT_METHODS, SPEC_CLIENT_NOTIFICATION_METHODS
 from pydantic import ValidationError
 
@@ -28,7 +29,7 @@ from mcp_chassis import ping
 from mcp_chassis import request as requests
 from mcp_chassis.arguments import harden, supply_caller
 from mcp_chassis.environment import ConfigurationError, Problem, ServerSettings
-from mcp_chassis.errors import failure, printable, violations
+from mcp_chassis.errors import failure, is_cancellation, printable, violations, writable
 from mcp_chassis.messages import Messages
 from mcp_chassis.request import Status
 from mcp_chassis.settings import Settings
@@ -71,11 +72,13 @@ class Server(MCPServer[Any]):
             version=version,
             lifespan=lifespan,
         )
-        self.own_settings = settings
+        self.own_settings = () if settings is None else (settings,)
         self._tools_package = tools
         self._timeouts: dict[str, float] = {}
         self._longest_call = math.inf
-        self.middleware.insert(0, Messages(self.has_tool, self._has_method))
+        # The SDK's spans carry the caller's text in their names and exception texts in their events (O2).
+        inner = [layer for layer in self.middleware if not isinstance(layer, OpenTelemetryMiddleware)]
+        self.middleware[:] = [Messages(self.has_tool, self._has_method), *inner]
         ping.register(self)
 
     def has_tool(self, name: str) -> bool:
@@ -196,12 +199,41 @@ class Server(MCPServer[Any]):
         timeout = self._timeouts.get(name, self._longest_call)
         try:
             with anyio.move_on_after(timeout):
-                return await super().call_tool(name, arguments, context)
+                return writable(await super().call_tool(name, arguments, context))
+        except MCPError:
+            raise
         except UnexpectedToolError as error:
-            return self._crashed(name, error)
+            return self._crashed(name, error.__cause__ or error)
         except ToolError as error:
             return self._failed(error)
+        except BaseException as error:
+            # sys.exit() in a tool ends its call, not the server; so does waiting for something that was cancelled.
+            if is_cancellation(error):
+                raise
+            return self._crashed(name, error)
         return _outcome("timeout", f"{name} was stopped after {timeout:g} s, the longest it may take; ask for less")
+
+    async def get_prompt(
+        self, name: str, arguments: dict[str, Any] | None = None, context: Context[Any, Any] | None = None
+    ) -> GetPromptResult | InputRequiredResult:
+        """Render one prompt.
+
+        Raises:
+            MCPError: If there is no such prompt, or an argument is missing: the caller's mistake, not a crash.
+            Exception: Whatever its function raised.
+        """
+        prompt = self._prompt_manager.get_prompt(name)
+        if prompt is None:
+            raise MCPError(INVALID_PARAMS, f"Unknown prompt: {printable(name)}")
+        for argument in prompt.arguments or ():
+            if argument.required and argument.name not in (arguments or {}):
+                raise MCPError(INVALID_PARAMS, f"Invalid params: {argument.name} is required")
+        try:
+            return await super().get_prompt(name, arguments, context)
+        except ValueError as error:
+            # The SDK wraps what the function raised, twice.
+            cause = error.__cause__ and error.__cause__.__cause__
+            raise cause or error from None
 
     def _failed(self, error: ToolError) -> CallToolResult:
         cause = error.__cause__
@@ -209,8 +241,8 @@ class Server(MCPServer[Any]):
             return _outcome("rejected", f"Invalid arguments: {violations(cause)}", "invalid_arguments")
         return _outcome("failed", str(cause if cause is not None else error), "tool_failure")
 
-    def _crashed(self, name: str, error: UnexpectedToolError) -> CallToolResult:
-        log.crash(error.__cause__ or error)
+    def _crashed(self, name: str, error: BaseException) -> CallToolResult:
+        log.crash(error)
         request = requests.current()
         quote = f"; quote request {request.id} when you report it" if request is not None else ""
         return _outcome("crashed", f"{name} failed unexpectedly{quote}", "internal_error")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Final, Literal, TextIO
 
-from mcp_chassis.environment import EnvironmentSettings, ServerSettings, load, unknown_variables
+from mcp_chassis.environment import ServerSettings, load, unknown_variables
 from mcp_chassis.server import Server
 from mcp_chassis.settings import Settings
-from mcp_chassis.telemetry.logging import configure, log
+from mcp_chassis.telemetry.logging import configure, log, log_crashes
 
 _PREFIX: Final = "MCP_"
 
@@ -18,12 +18,7 @@ def start(server: Server, *, stream: TextIO) -> Settings:
     Raises:
         ConfigurationError: If the environment does not make this server.
     """
-    classes: list[type[EnvironmentSettings]] = [Settings]
-    if server.own_settings is not None:
-        classes.append(server.own_settings)
-    settings, *own = load(*classes)
-    if not isinstance(settings, Settings):
-        raise TypeError("load returns its classes in their order")
+    settings, own = load(Settings, *server.own_settings)
     for loaded in own:
         ServerSettings.use(loaded)
     configure(
@@ -32,9 +27,11 @@ def start(server: Server, *, stream: TextIO) -> Settings:
         trusted=settings.log_trusted_loggers,
         stream=stream,
     )
-    for name, nearest in unknown_variables(_PREFIX, classes):
+    for name, nearest in unknown_variables(_PREFIX, [Settings, *server.own_settings]):
         log.warning("unknown_variable", variable=name, nearest=nearest or "", hint="nothing reads it")
     server.prepare(settings)
+    # From here on callers' data is near; before, the text of a failed import helps its author.
+    log_crashes()
     return settings
 
 

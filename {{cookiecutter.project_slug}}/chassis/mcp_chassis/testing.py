@@ -22,9 +22,7 @@ async def connect(server: Server, *, caller: Caller = LOCAL) -> AsyncIterator[Cl
         server: Your server.
         caller: Whom the client speaks for.
     """
-    settings = load(Settings)[0]
-    if not isinstance(settings, Settings):
-        raise TypeError("load returns its classes in their order")
+    settings, _ = load(Settings)
     server.prepare(settings)
     requests.local_caller.set(caller)
     try:

@@ -41,6 +41,7 @@ class AsEvents:
         self._wrap = wrap
         self._held: Message | None = None
         self._body = b""
+        self._last = b""
         self._started = False
         self._events = False
         self._ended = False
@@ -60,7 +61,11 @@ class AsEvents:
                 await self._send_event(self._held, self._body)
             return
         else:
-            self._ended = not message.get("more_body", False)
+            self._last = message.get("body", b"") or self._last
+            over = not message.get("more_body", False)
+            if over and self._events and not _is_answer(_data(self._last)):
+                return  # the SDK gave up on this answer; `complete` gives one
+            self._ended = over
         await self._send(message)
 
     async def complete(self, error: dict[str, Any]) -> None:
@@ -85,13 +90,10 @@ class AsJson:
 
     Notifications and pings on the way are dropped: a client that takes JSON alone has no place for them.
 
-    Args:
-        answered: JSON-RPC id of the request.
     """
 
-    def __init__(self, send: Send, *, answered: str | int) -> None:
+    def __init__(self, send: Send) -> None:
         self._send = send
-        self._answered = answered
         self._held: Message | None = None
         self._started = False
         self._ended = False
@@ -110,15 +112,10 @@ class AsJson:
     async def _collect(self, start: Message, chunk: bytes) -> None:
         *events, self._rest = (self._rest + chunk.replace(b"\r\n", b"\n")).split(b"\n\n")
         for event in events:
-            data = b"\n".join(line[5:].strip() for line in event.split(b"\n") if line.startswith(b"data:"))
-            if data and self._is_answer(data):
+            if _is_answer(data := _data(event)):
                 self._ended = True
                 await send_json(self._send, _without_shape(start), data)
                 return
-
-    def _is_answer(self, data: bytes) -> bool:
-        message = from_json(data)
-        return isinstance(message, dict) and message.get("id") == self._answered and "method" not in message
 
     async def complete(self, error: dict[str, Any]) -> None:
         """Answer with `error` if the stream ended without an answer."""
@@ -140,6 +137,19 @@ async def send_json(send: Send, headers: list[tuple[bytes, bytes]], body: bytes)
 
 def _event(data: bytes) -> bytes:
     return b"event: message\r\ndata: " + data + b"\r\n\r\n"
+
+
+def _data(event: bytes) -> bytes:
+    """Return what one event says; nothing for a ping."""
+    return b"\n".join(line[5:].strip() for line in event.splitlines() if line.startswith(b"data:"))
+
+
+def _is_answer(data: bytes) -> bool:
+    """Tell whether `data` is an answer: on the stream of a request there is no other than its own."""
+    if not data:
+        return False
+    message = from_json(data)
+    return isinstance(message, dict) and "id" in message and "method" not in message
 
 
 def _content_type(start: Message) -> str:

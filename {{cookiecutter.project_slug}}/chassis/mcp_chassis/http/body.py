@@ -33,7 +33,14 @@ def parse(body: bytes) -> Message:
         raise _malformed("not_a_message", "The body must be one JSON-RPC object")
     if _deeper(body, value):
         raise _malformed("too_deep", f"The body must nest at most {_DEEPEST} levels")
-    return Message(method=_method(value), id=_id(value), tool=_tool(value))
+    if value.get("jsonrpc") != "2.0":
+        raise _malformed("bad_version", 'jsonrpc must be "2.0"')
+    if not isinstance(value.get("params"), dict | None):
+        raise _malformed("bad_params", "params must be an object")
+    method = _method(value)
+    if method is None and not _is_answer(value):
+        raise _malformed("bad_answer", "An answer must hold an id and a result object, or an error's code and message")
+    return Message(method=method, id=_id(value), tool=_tool(value))
 
 
 def _malformed(reason: str, message: str) -> Refused:
@@ -63,6 +70,16 @@ def _method(value: dict[str, Any]) -> str | None:
     if not isinstance(method, str) or not 0 < len(method) <= _LONGEST_TEXT:
         raise _malformed("bad_method", f"method must be text of 1 to {_LONGEST_TEXT} characters")
     return method
+
+
+def _is_answer(value: dict[str, Any]) -> bool:
+    """Tell whether the SDK takes `value` as an answer to it; what it refuses, it quotes."""
+    if "id" not in value:
+        return False
+    error = value.get("error")
+    if not isinstance(error, dict):
+        return isinstance(value.get("result"), dict)
+    return type(error.get("code")) is int and isinstance(error.get("message"), str)
 
 
 def _id(value: dict[str, Any]) -> str | int | None:

@@ -105,7 +105,7 @@ class Boundary:
                 "Mcp-Session-Id must be 1 to 128 visible ASCII characters",
                 INVALID_REQUEST,
             )
-        if scope["method"] == "POST" and headers.get("content-type", "").split(";")[0].strip() != "application/json":
+        if scope["method"] == "POST" and _media_type(headers) != "application/json":
             raise Refused(415, "wrong_content_type", "Content-Type must be application/json", INVALID_REQUEST)
 
     async def _read(self, headers: Headers, receive: Receive) -> bytes:
@@ -135,6 +135,10 @@ class Boundary:
             f"The body must arrive within {seconds} s",
             headers=[(b"connection", b"close")],
         )
+
+
+def _media_type(headers: Headers) -> str:
+    return headers.get("content-type", "").split(";")[0].strip().lower()
 
 
 class _Gone(Exception):

@@ -5,13 +5,21 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from typing import Final
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from mcp_chassis.settings import Settings
 
 _LOOPBACK_HOST: Final = r"(localhost|127\.0\.0\.1|\[::1\])(:\d{1,5})?"
 LOOPBACK_ORIGIN: Final = rf"https?://{_LOOPBACK_HOST}"
 """Pages a developer serves on the own machine, the MCP Inspector among them."""
+_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+
+
+def _spellings(url: SplitResult) -> tuple[str, ...]:
+    """Return the `Host` values that mean `url`: the default port may be left out or not (RFC 9110, 4.2.3)."""
+    if url.port is not None:
+        return (url.netloc,)
+    return (url.netloc, f"{url.netloc}:{_DEFAULT_PORTS[url.scheme]}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +35,7 @@ class Names:
         """Return what `settings` allow: the public URL, what is listed, and loopback."""
         public = urlsplit(settings.public_url)
         return cls(
-            hosts=frozenset({public.netloc.lower(), *(host.lower() for host in settings.allowed_hosts)}),
+            hosts=frozenset(host.lower() for host in (*_spellings(public), *settings.allowed_hosts)),
             origins=frozenset({settings.public_url.lower(), *(origin.lower() for origin in settings.allowed_origins)}),
             loopback_origins=settings.environment == "development",
         )

@@ -24,7 +24,7 @@ _GRACE: Final = 5.0
 """Seconds past the longest call after which a tool that ignores its cancellation is answered for (E5)."""
 
 
-def wish(accept: str | None) -> Wish:
+def wish(accept: str) -> Wish:
     """Return what a client can read; one that names neither type is given what there is (RFC 9110, 12.5.1)."""
     ranges = dict(_range(part) for part in (accept or "*/*").split(","))
     json, events = (
@@ -59,7 +59,7 @@ class Negotiation:
         if scope["type"] != "http" or request is None:
             await self._app(scope, receive, send)
             return
-        wanted = wish(Headers(scope=scope).get("accept"))
+        wanted = wish(", ".join(Headers(scope=scope).getlist("accept")))
         scope = {
             **scope,
             "headers": [*(pair for pair in scope["headers"] if pair[0] != b"accept"), _ACCEPT_BOTH],
@@ -68,11 +68,10 @@ class Negotiation:
         if message is None or message.method in (None, _ENDLESS) or message.id is None:
             await self._app(scope, receive, send)
             return
-        answer: Answer = (
-            AsJson(send, answered=message.id) if wanted == "json" else AsEvents(send, wrap=wanted == "events")
-        )
+        answer: Answer = AsJson(send) if wanted == "json" else AsEvents(send, wrap=wanted == "events")
         with anyio.move_on_after(self._deadline) as deadline:
             await self._app(scope, receive, answer)
-        text = "The call was stopped: it took too long" if deadline.cancelled_caught else "The session ended first"
+        end = "was stopped: it took too long" if deadline.cancelled_caught else "ended without an answer"
+        text = f"The call {end}; quote request {request.id} when you report it"
         error = {"code": INTERNAL_ERROR, "message": text, "data": {"requestId": request.id}}
         await answer.complete({"jsonrpc": "2.0", "id": message.id, "error": error})

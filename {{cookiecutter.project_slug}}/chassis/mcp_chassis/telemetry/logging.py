@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import threading
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
@@ -165,7 +166,8 @@ class Gate(logging.Handler):
             fields["stack"] = stack(record.exc_info[2])
         if self._is_trusted(record.name):
             fields["template"] = str(record.msg)
-        structlog.get_logger().log(record.levelno, "library_record", **fields)
+        level = min(max(record.levelno // 10 * 10, logging.DEBUG), logging.CRITICAL)
+        structlog.get_logger().log(level, "library_record", **fields)
 
     def _is_trusted(self, name: str) -> bool:
         return any(name == known or name.startswith(f"{known}.") for known in self._trusted)
@@ -209,6 +211,15 @@ def configure(
     root.handlers[:] = [Gate(trusted)]
     root.setLevel(max(threshold, logging.WARNING))
     logging.captureWarnings(capture=True)
+    # On an error inside a handler the standard library would print the record, arguments and all.
+    logging.raiseExceptions = False
+
+
+def log_crashes() -> None:
+    """Send uncaught exceptions of any thread through `log.crash`; Python would print their text."""
+    sys.excepthook = lambda _kind, error, _traceback: log.crash(error)
+    sys.unraisablehook = lambda unraisable: log.crash(unraisable.exc_value or RuntimeError())
+    threading.excepthook = lambda crash: log.crash(crash.exc_value or RuntimeError())
 
 
 def install_gate() -> None:

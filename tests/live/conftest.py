@@ -1,0 +1,42 @@
+"""Servers that the live tests share; each is started when the first test asks for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.live.project import Project, ServerProcess, default_project, extended_project
+from tests.render.conftest import _apart as _apart
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    """Run async tests on asyncio, as the server does."""
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def project(_apart: None) -> Project:
+    """Return the default project, installed."""
+    return default_project()
+
+
+@pytest.fixture(scope="session")
+def extended(_apart: None) -> Project:
+    """Return the project with what the tests add to it, installed."""
+    return extended_project()
+
+
+@pytest.fixture(scope="session")
+def server(project: Project) -> Iterator[ServerProcess]:
+    """Return the server of the default project."""
+    with ServerProcess(project) as process:
+        yield process
+
+
+@pytest.fixture(scope="session")
+def everything(extended: Project) -> Iterator[ServerProcess]:
+    """Return the server that has something for every scenario."""
+    with ServerProcess(extended) as process:
+        yield process
