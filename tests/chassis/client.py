@@ -137,7 +137,9 @@ async def connect(port: int) -> AsyncIterator[Connection]:
         writer.transport.abort()
 
 
-def raw(method: str, headers: Headers, body: bytes = b"", *, path: str = "/mcp", host: str | None = "127.0.0.1:8080") -> bytes:
+def raw(
+    method: str, headers: Headers, body: bytes = b"", *, path: str = "/mcp", host: str | None = "127.0.0.1:8080"
+) -> bytes:
     """Return a request as bytes; nothing is added but Host and Content-Length."""
     lines = [f"{method} {path} HTTP/1.1"]
     lines += [f"Host: {host}"] if host is not None else []

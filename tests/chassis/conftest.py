@@ -2,16 +2,41 @@
 
 from __future__ import annotations
 
+import io
+import json
 import logging
 import os
 import warnings
 from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
 import structlog
 
+from mcp_chassis.telemetry.logging import configure
 from tests.chassis.tools import Story
+
+
+@dataclass
+class Log:
+    """What a server wrote."""
+
+    stream: io.StringIO = field(default_factory=io.StringIO)
+
+    def text(self) -> str:
+        """Return all of it."""
+        return self.stream.getvalue()
+
+    def lines(self, event: str | None = None) -> list[dict[str, Any]]:
+        """Return the lines as objects, those of one event if it is named."""
+        found = [json.loads(line) for line in self.text().splitlines()]
+        return [line for line in found if event in (None, line["event"])]
+
+
+ANSWERS = {"public_url": "https://notes.example.com", "tool_timeout": "30"}
+"""What stands in `answers.json` of a rendered project; here it holds expressions."""
 
 
 @pytest.fixture
@@ -21,12 +46,11 @@ def anyio_backend() -> str:
 
 
 @pytest.fixture(autouse=True)
-def _environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+def _environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Give what a rendered project would hold, and nothing of the person or the machine."""
     for name in [name for name in os.environ if name.startswith("MCP_")]:
         monkeypatch.delenv(name)
-    monkeypatch.setenv("MCP_TOOL_TIMEOUT", "30")
-    monkeypatch.setenv("MCP_PUBLIC_URL", "https://notes.example.com")
+    monkeypatch.setattr("mcp_chassis.settings._answer", ANSWERS.__getitem__)
     monkeypatch.chdir(tmp_path)
 
 
@@ -41,6 +65,14 @@ def _logging() -> Iterator[None]:
     root.handlers[:] = handlers
     root.setLevel(level)
     structlog.configure(**before)
+
+
+@pytest.fixture
+def log() -> Log:
+    """Send the log of this test into memory, as one that starts a server would."""
+    found = Log()
+    configure(stream=found.stream)
+    return found
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ SMALL_BUFFER = 16_384
 
 def settings(**given: Any) -> Settings:
     """Return settings that need no environment; `given` replaces single fields."""
-    return Settings(**({"tool_timeout": 30, "public_url": "https://notes.example.com"} | given))
+    return Settings.model_validate({"tool_timeout": 30, "public_url": "https://notes.example.com"} | given)
 
 
 class _Uvicorn(uvicorn.Server):
@@ -87,7 +87,9 @@ async def chassis(
 
 
 @asynccontextmanager
-async def stock(server: MCPServer[Any], *, wrap: Callable[[ASGIApp], ASGIApp] = lambda app: app, **options: Any) -> AsyncIterator[int]:
+async def stock(
+    server: MCPServer[Any], *, wrap: Callable[[ASGIApp], ASGIApp] = lambda app: app, **options: Any
+) -> AsyncIterator[int]:
     """Serve `server` as the SDK's documentation says; yield the port."""
     async with listening(wrap(server.streamable_http_app(**options)), http="h11") as port:
         yield port

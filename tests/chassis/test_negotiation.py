@@ -98,7 +98,9 @@ async def test_T2_an_error_is_answered_in_the_accepted_shape_and_as_json_from_st
 
 
 @pytest.mark.parametrize("opened_with", [JSON, EVENTS, None])
-async def test_T2_a_session_answers_every_request_by_that_requests_accept(opened_with: str | None, story: Story) -> None:
+async def test_T2_a_session_answers_every_request_by_that_requests_accept(
+    opened_with: str | None, story: Story
+) -> None:
     async with chassis(chassis_server(story)) as port:
         client = Client(port, "handshake")
         await client.open(accept=opened_with)

@@ -186,7 +186,9 @@ def head() -> list[tuple[str, str]]:
 
 
 def body() -> bytes:
-    initialize = Client(0, "handshake").request_bytes("initialize", MALFORMED | {"clientInfo": {"name": "x", "version": "1"}})
+    initialize = Client(0, "handshake").request_bytes(
+        "initialize", MALFORMED | {"clientInfo": {"name": "x", "version": "1"}}
+    )
     return initialize.partition(b"\r\n\r\n")[2]
 
 

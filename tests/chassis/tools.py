@@ -102,10 +102,10 @@ def register_chassis_tools(server: Server, story: Story) -> None:
         """Take longer than allowed."""
         story.started.set()
         try:
-            await anyio.sleep_forever()
-        except asyncio.CancelledError:
+            await anyio.sleep(3600)
+        finally:
             story.cancelled.set()
-            raise
+        return "slept"
 
     @server.tool(timeout=0.2)
     async def chatty(context: Context) -> str:

@@ -206,8 +206,9 @@ def start(edge: Edge, config: Path, *, read_only_root: bool) -> subprocess.Popen
     if read_only_root:
         scratch = config.parents[1] / "scratch"
         script = f"mount --bind {scratch} {scratch}; mount -o remount,bind,ro /; "
-        script += f'exec setpriv --reuid {NOBODY} --regid {NOBODY} --clear-groups "$@"'
-        arguments, user = ["unshare", "--mount", "sh", "-ec", script, "sh", *arguments], None
+        script += f'exec unshare --user --map-user={NOBODY} --map-group={NOBODY} -- "$@"'
+        # A user namespace gives everybody the right to mount, in a tree of their own.
+        arguments = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-ec", script, "sh", *arguments]
     with edge.output.open("wb") as output:
         edge.output.chmod(0o666)  # nginx opens its standard output by name
         return subprocess.Popen(

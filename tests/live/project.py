@@ -64,11 +64,13 @@ class Project:
         """The interpreter that the command runs in."""
         return self.root / ".venv" / "bin" / "python"
 
-    def run(self, *arguments: str, given: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-        """Run the command to its end."""
+    def run(
+        self, *arguments: str, given: Mapping[str, str] | None = None, cwd: Path | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Run the command to its end, in the project's folder or another."""
         return subprocess.run(
             [str(self.command), *arguments],
-            cwd=self.root,
+            cwd=cwd or self.root,
             env=environment(given),
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -114,6 +116,7 @@ class ServerProcess:
         arguments: What the command is told.
         given: Variables beside those everybody has; the port is a free one unless given.
         command: What to run in place of the project's command.
+        cwd: Where to run it, if not in the project's folder.
     """
 
     def __init__(
@@ -122,13 +125,14 @@ class ServerProcess:
         *arguments: str,
         given: Mapping[str, str] | None = None,
         command: tuple[str, ...] | None = None,
+        cwd: Path | None = None,
     ) -> None:
         self.lines: list[Line] = []
         self.errors: list[str] = []
         self._said = threading.Condition()
         self._process = subprocess.Popen(
             [*(command or (str(project.command),)), *(arguments or ("serve",))],
-            cwd=project.root,
+            cwd=cwd or project.root,
             env=environment({"MCP_PORT": "0", **(given or {})}),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

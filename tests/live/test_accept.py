@@ -6,6 +6,7 @@ import shlex
 import socket
 import subprocess
 import time
+from itertools import pairwise
 from urllib.parse import urlsplit
 
 import pytest
@@ -196,7 +197,7 @@ def test_T1_each_event_leaves_when_it_is_written(era: Era, conversations: dict[E
 
     events = [(moment, chunk) for moment, chunk in received if b"data: {" in chunk]
     assert [chunk.count(b"data: {") for _, chunk in events] == [1] * (STEPS + 1)
-    gaps = [later - earlier for (earlier, _), (later, _) in zip(events, events[1:], strict=False)]
+    gaps = [later - earlier for (earlier, _), (later, _) in pairwise(events)]
     assert min(gaps) >= GAP * 0.8
 
 

@@ -15,7 +15,7 @@ from mcp import Client
 from mcp.shared.exceptions import MCPError
 from mcp_types import TextContent
 
-from tests.live.curl import ERAS, HANDSHAKE, STATELESS, Era
+from tests.live.curl import ERAS, STATELESS, Era
 from tests.live.node import installed, node
 from tests.live.project import Project, ServerProcess
 
@@ -65,6 +65,7 @@ async def test_T3_official_client_works_in_the_era_it_chooses(era: Era, server: 
 async def test_T3_official_client_left_to_itself_finds_the_newest_era(server: ServerProcess) -> None:
     async with Client(server.url, mode="auto") as client:
         assert client.protocol_version == STATELESS.version
+        assert client.server_info is not None
         assert client.server_info.name == "acme-notes"
 
 
@@ -114,7 +115,7 @@ async def test_T3_fastmcp_client_works_in_both_eras(era: Era, server: ServerProc
 
     assert version == era.version
     assert sorted(tools) == TOOLS
-    assert result.data == f"counted {STEPS} steps"
+    assert result.structured_content == {"result": f"counted {STEPS} steps"}
     assert refused.is_error
     arrivals.assert_one_by_one()
 

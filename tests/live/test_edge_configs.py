@@ -39,6 +39,7 @@ HOST_SPOOFING = "the server needs the host as the client sent it, port included,
 GIXY_SKIPS = {"host_spoofing": HOST_SPOOFING}
 
 TEMPLATE_OWNED = "# Template-owned: updates replace it; your part goes into conf.d/."
+CHASSIS = TEMPLATE.parent / "chassis" / "mcp_chassis"
 BROKEN = {"nginx": {"proxy_buffering off": "proxy_bufering off"}, "caddy": {FLUSH: "flush_intervall -1"}}
 
 DROP_IN = re.compile(r"\(`([\w.]+)`\)[^`]*(?:`[^`]+`[^`]*)*```\w+\n(.*?)```", re.DOTALL)
@@ -141,6 +142,10 @@ def test_D3_nginx_writes_below_tmp_only(tmp_path: Path) -> None:
     assert all(place.startswith("/tmp/") for place in places)
 
 
+def test_D4_running_caddy_is_not_reconfigured(tmp_path: Path) -> None:
+    assert adapted(render(tmp_path))["admin"] == {"disabled": True, "config": {"persist": False}}
+
+
 # --- time limits ---------------------------------------------------------------------------------------------------
 
 
@@ -184,14 +189,28 @@ def test_T8_idle_connections_to_the_server_are_dropped_before_the_server_drops_t
     assert {int(nginx[1]), *caddy} == {kept - 1}
 
 
-def test_D3_D4_sizes_are_the_same_in_both(tmp_path: Path) -> None:
+def test_D3_D4_sizes_are_the_same_in_both_and_in_the_server(tmp_path: Path) -> None:
     folder = render(tmp_path)
-    caddy = adapted(folder)
+    nginx, caddy = (folder / CONFIGS["nginx"]).read_text(), adapted(folder)
+    settings = (CHASSIS / "settings.py").read_text()
+    body, headers = (
+        int(value)
+        for name in ("body", "header")
+        for value in re.findall(rf"max_{name}_bytes: int = Field\(([\d_]+)", settings)
+    )
 
-    assert "client_max_body_size 1m;" in (folder / CONFIGS["nginx"]).read_text()
-    assert set(find(caddy, "max_size")) == set(find(caddy, "request_buffers")) == {1024 * 1024}
-    assert "large_client_header_buffers 4 8k;" in (folder / CONFIGS["nginx"]).read_text()
-    assert set(find(caddy, "max_header_bytes")) == {4 * 8 * 1024}
+    assert f"client_max_body_size {body // 1024**2}m;" in nginx
+    assert set(find(caddy, "max_size")) == set(find(caddy, "request_buffers")) == {body}
+    assert f"large_client_header_buffers 2 {headers // 2 // 1024}k;" in nginx
+    assert set(find(caddy, "max_header_bytes")) == {headers}
+
+
+def test_O3_request_id_has_one_form_in_both_and_in_the_server() -> None:
+    form = "[A-Za-z0-9._-]{1,128}"
+
+    assert f"^{form}$" in (TEMPLATE / CONFIGS["nginx"]).read_text()
+    assert f"^{form}$" in (TEMPLATE / CONFIGS["caddy"]).read_text()
+    assert f'"{form}"' in (CHASSIS / "http" / "boundary.py").read_text()
 
 
 # --- drop-ins ------------------------------------------------------------------------------------------------------

@@ -73,14 +73,14 @@ def test_D3_D4_internal_listener_serves_nothing_else(path: str, edge: Edge) -> N
 # --- headers -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("given", ["abcdefgh", "0123-4567.ab_CD", "a" * 128])
+@pytest.mark.parametrize("given", ["a", "0123-4567.ab_CD", "a" * 128])
 def test_O3_well_formed_request_id_is_kept(given: str, edge: Edge) -> None:
     answer = edge.request("POST", "/mcp", headers=[("X-Request-ID", given)], body=b"")
 
     assert answer.seen("X-Request-ID") == answer.values("X-Request-ID") == [given]
 
 
-@pytest.mark.parametrize("given", ["", "short", "a" * 129, "a b c d e f", 'abcdefgh"', "abcdefgh,abcdefgh", "abcdefgü"])
+@pytest.mark.parametrize("given", ["", "a" * 129, "a b c d e f", 'abcdefgh"', "abcdefgh,abcdefgh", "abcdefgü"])
 def test_O3_any_other_request_id_is_replaced(given: str, edge: Edge) -> None:
     answer = edge.request("POST", "/mcp", headers=[("X-Request-ID", given)], body=b"")
 

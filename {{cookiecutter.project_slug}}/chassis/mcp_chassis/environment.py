@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,10 @@ _TYPE_WORDS = {
 }
 
 
+_PASSWORD = re.compile(r"(?<=://).*@")
+"""What stands before the host in a URL: a variable that should hold none may have been given one."""
+
+
 @dataclass(frozen=True, slots=True)
 class Problem:
     """One variable that stops the server; `value` is None where it must not be shown."""
@@ -40,8 +45,8 @@ class Problem:
     rule: str
 
     def __str__(self) -> str:
-        shown = self.variable if self.value is None else f"{self.variable}={self.value}"
-        return f"{shown}  {self.rule}"
+        value = "" if self.value is None else "=" + _PASSWORD.sub("***@", self.value)
+        return f"{self.variable}{value}  {self.rule}"
 
 
 class ConfigurationError(Exception):

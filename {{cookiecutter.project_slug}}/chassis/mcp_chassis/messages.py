@@ -17,6 +17,7 @@ from mcp_types import (
     CLIENT_INFO_META_KEY,
     INTERNAL_ERROR,
     INVALID_PARAMS,
+    PROTOCOL_VERSION_META_KEY,
     ErrorData,
     LoggingLevel,
     RequestId,
@@ -111,11 +112,11 @@ def _request_of(ctx: ServerRequestContext[Any, Any]) -> Request:
 
 def _introduction(params: Mapping[str, Any]) -> Fields:
     """Return what a client says about itself, cut short: it is unverified text."""
-    meta = params.get("_meta")
-    enveloped = meta.get(CLIENT_INFO_META_KEY) if isinstance(meta, Mapping) else None
-    client = params.get("clientInfo", enveloped)
+    given = params.get("_meta")
+    meta = given if isinstance(given, Mapping) else {}
+    client = params.get("clientInfo", meta.get(CLIENT_INFO_META_KEY))
     shown = client if isinstance(client, Mapping) else {}
-    version = params.get("protocolVersion", "")
+    version = params.get("protocolVersion", meta.get(PROTOCOL_VERSION_META_KEY, ""))
     return Fields(
         client_name=printable(shown.get("name", "")),
         client_version=printable(shown.get("version", "")),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import socket
 import sys
@@ -28,7 +29,8 @@ _REQUEST_LINE: Final = 8192
 """Bytes beside the headers; what is larger than both is cut by the connection, not answered by the boundary."""
 _CONTAINER_MARKS: Final = (Path("/.dockerenv"), Path("/run/.containerenv"))
 _LISTENERS: Final = (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))
-_LOOPBACK_ENDINGS: Final = ("0100007F", "00000000000000000000000001000000")
+_LOOPBACK: Final = re.compile(r"(0{16}FFFF0000)?[0-9A-F]{6}7F|0{24}01000000")
+"""As those tables write them: all of 127.0.0.0/8, where Docker's name server listens, and ::1."""
 
 
 def serve(server: Server) -> None:
@@ -120,7 +122,7 @@ def edge_listens() -> bool:
         for line in table.read_text(encoding="ascii").splitlines()[1:]:
             _, local, _, state, *_ = line.split()
             address = local.partition(":")[0]
-            if state == "0A" and not address.endswith(_LOOPBACK_ENDINGS):
+            if state == "0A" and not _LOOPBACK.fullmatch(address):
                 return True
     return False
 

@@ -8,16 +8,13 @@ import anyio
 from mcp.server.context import ServerRequestContext
 from mcp.server.mcpserver import Audio, Context, Image, UserMessage
 from mcp_types import (
+    CompleteRequestParams,
+    CompleteResult,
     Completion,
-    CompletionArgument,
-    CompletionContext,
     EmbeddedResource,
     EmptyResult,
-    PromptReference,
-    ResourceTemplateReference,
     SetLevelRequestParams,
     SubscribeRequestParams,
-    TextContent,
     TextResourceContents,
     UnsubscribeRequestParams,
 )
@@ -61,9 +58,7 @@ subscribed: set[str] = set()
 
 
 def embedded(uri: str, text: str, mime_type: str = "text/plain") -> EmbeddedResource:
-    return EmbeddedResource(
-        type="resource", resource=TextResourceContents(uri=uri, mime_type=mime_type, text=text)
-    )
+    return EmbeddedResource(type="resource", resource=TextResourceContents(uri=uri, mime_type=mime_type, text=text))
 
 
 @server.tool()
@@ -228,13 +223,10 @@ async def test_prompt_with_image() -> list[UserMessage]:
     return [UserMessage(Image(data=PIXEL, format="png")), UserMessage("Please analyze the image above.")]
 
 
-@server.completion()
-async def complete(
-    ref: PromptReference | ResourceTemplateReference, argument: CompletionArgument, context: CompletionContext | None
-) -> Completion:
+async def complete(_ctx: ServerRequestContext[Any], params: CompleteRequestParams) -> CompleteResult:
     """Suggest cities."""
-    values = [city for city in CITIES if city.startswith(argument.value)]
-    return Completion(values=values, total=len(values), has_more=False)
+    values = [city for city in CITIES if city.startswith(params.argument.value)]
+    return CompleteResult(completion=Completion(values=values, total=len(values), has_more=False))
 
 
 async def set_level(_ctx: ServerRequestContext[Any], _params: SetLevelRequestParams) -> EmptyResult:
@@ -254,6 +246,7 @@ async def unsubscribe(_ctx: ServerRequestContext[Any], params: UnsubscribeReques
     return EmptyResult()
 
 
+server._lowlevel_server.add_request_handler("completion/complete", CompleteRequestParams, complete)
 server._lowlevel_server.add_request_handler("logging/setLevel", SetLevelRequestParams, set_level)
 server._lowlevel_server.add_request_handler("resources/subscribe", SubscribeRequestParams, subscribe)
 server._lowlevel_server.add_request_handler("resources/unsubscribe", UnsubscribeRequestParams, unsubscribe)

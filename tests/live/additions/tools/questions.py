@@ -59,7 +59,7 @@ def text_of(response: CreateMessageResult) -> str:
     return response.content.text if isinstance(response.content, TextContent) else "no text"
 
 
-def require(state: str | None = None, **requests: InputRequest) -> InputRequiredResult:
+def require(state: str | None = None, /, **requests: InputRequest) -> InputRequiredResult:
     return InputRequiredResult(input_requests=requests, request_state=state)
 
 
@@ -189,7 +189,7 @@ async def test_input_required_result_capabilities(context: Context) -> str | Inp
         requests["name"] = ask("What is your name?", "name")
     if able.sampling is not None:
         requests["greeting"] = sample("Generate a greeting")
-    return require(**requests) if requests else "nothing to ask"
+    return require(None, **requests) if requests else "nothing to ask"
 
 
 @server.tool()

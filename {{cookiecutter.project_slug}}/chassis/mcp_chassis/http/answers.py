@@ -146,9 +146,10 @@ def _data(event: bytes) -> bytes:
 
 def _is_answer(data: bytes) -> bool:
     """Tell whether `data` is an answer: on the stream of a request there is no other than its own."""
-    if not data:
-        return False
-    message = from_json(data)
+    try:
+        message = from_json(data)
+    except ValueError:
+        return False  # a ping, or what no client could read either
     return isinstance(message, dict) and "id" in message and "method" not in message
 
 
