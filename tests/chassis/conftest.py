@@ -16,6 +16,7 @@ import pytest
 import structlog
 
 from mcp_chassis.telemetry.logging import configure
+from mcp_chassis.telemetry.logging import log as chassis_log
 from tests.chassis.tools import Story
 
 
@@ -58,13 +59,14 @@ def _environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def _logging() -> Iterator[None]:
     """Undo what a server does to the logging of its process."""
     root = logging.getLogger()
-    handlers, level, before = root.handlers[:], root.level, structlog.get_config()
+    handlers, level, before, ours = root.handlers[:], root.level, structlog.get_config(), vars(chassis_log).copy()
     with warnings.catch_warnings():
         yield
     logging.captureWarnings(capture=False)
     root.handlers[:] = handlers
     root.setLevel(level)
     structlog.configure(**before)
+    vars(chassis_log).update(ours)
 
 
 @pytest.fixture

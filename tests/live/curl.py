@@ -6,6 +6,7 @@ import json
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from itertools import count
 from typing import Any, Final
 
 BOTH = "application/json, text/event-stream"
@@ -14,6 +15,8 @@ EVENTS = "text/event-stream"
 
 _NAMED_BY: Final = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"}
 """What the header `Mcp-Name` repeats from the parameters."""
+_IDS: Final = count(1000)
+"""A session takes no id twice (2025-11-25, basic: requests)."""
 
 
 @dataclass(frozen=True)
@@ -90,9 +93,15 @@ class Conversation:
     session: Mapping[str, str] = field(default_factory=dict)
 
     def message(
-        self, method: str, params: Mapping[str, Any] | None = None, *, accept: str = BOTH, id: int | None = 1
+        self,
+        method: str,
+        params: Mapping[str, Any] | None = None,
+        *,
+        accept: str = BOTH,
+        id: int | None = None,
+        notification: bool = False,
     ) -> tuple[dict[str, str], str]:
-        """Return headers and body of one message; without `id` it is a notification."""
+        """Return headers and body of one message, under an id that no other has unless one is given."""
         given = dict(params or {})
         headers = {"Content-Type": JSON, "Accept": accept, **self.session}
         meta: dict[str, Any] = {}
@@ -102,8 +111,11 @@ class Conversation:
                 headers["Mcp-Name"] = given[_NAMED_BY[method]]
             meta["io.modelcontextprotocol/protocolVersion"] = self.era.version
             meta["io.modelcontextprotocol/clientCapabilities"] = {"elicitation": {}}
-        body = {"jsonrpc": "2.0", "method": method, "params": {**given, "_meta": meta | given.get("_meta", {})}}
-        return headers, json.dumps(body if id is None else body | {"id": id})
+        params = {**given, "_meta": meta | given.get("_meta", {})}
+        body: dict[str, Any] = {"jsonrpc": "2.0", "method": method, "params": params}
+        if not notification:
+            body["id"] = next(_IDS) if id is None else id
+        return headers, json.dumps(body)
 
     def post(self, method: str, params: Mapping[str, Any] | None = None, **how: Any) -> Answer:
         """Send one message; `how` is that of `message`, and an empty `accept` sends no such header."""
@@ -134,7 +146,7 @@ def converse(url: str, era: Era, accept: str = BOTH) -> Conversation:
         raise RuntimeError(f"initialize is answered {opened.status}: {opened.body}")
     session = {"Mcp-Session-Id": opened.headers["mcp-session-id"], "MCP-Protocol-Version": era.version}
     begun = replace(begun, session=session)
-    acknowledged = begun.post("notifications/initialized", id=None, accept=accept)
+    acknowledged = begun.post("notifications/initialized", notification=True, accept=accept)
     if acknowledged.status != 202:
         raise RuntimeError(f"initialized is answered {acknowledged.status}: {acknowledged.body}")
     return begun

@@ -6,7 +6,9 @@ import shlex
 import socket
 import subprocess
 import time
-from itertools import pairwise
+from contextlib import closing
+from http.client import HTTPConnection
+from itertools import count, pairwise
 from urllib.parse import urlsplit
 
 import pytest
@@ -30,6 +32,10 @@ CHOSEN = {HANDSHAKE: EVENTS, STATELESS: JSON}
 
 STEPS = 3
 GAP = 0.2
+REPEATED = 500
+"""Enough to meet a server that is still busy with the first of two requests."""
+
+numbers = count(1)
 
 accepts = pytest.mark.parametrize("accept", ACCEPTS, ids=lambda accept: accept or "none")
 
@@ -45,10 +51,12 @@ def conversations(server: ServerProcess) -> dict[Era, Conversation]:
 def test_T2_answer_has_the_shape_that_was_asked_for(
     accept: str, era: Era, conversations: dict[Era, Conversation]
 ) -> None:
-    answer = conversations[era].call("ping", accept=accept)
+    number = next(numbers)
+
+    answer = conversations[era].call("ping", accept=accept, id=number)
 
     assert (answer.status, answer.type) == (200, ACCEPTS[accept] or CHOSEN[era])
-    assert [message["id"] for message in answer.messages] == [1]
+    assert [message["id"] for message in answer.messages] == [number]
     assert answer.message["result"]["content"] == [{"type": "text", "text": "pong"}]
 
 
@@ -203,13 +211,28 @@ def test_T1_each_event_leaves_when_it_is_written(era: Era, conversations: dict[E
 
 @pytest.mark.parametrize("era", ERAS, ids=str)
 def test_T1_connection_is_kept_for_the_next_request(era: Era, conversations: dict[Era, Conversation]) -> None:
-    body, head = request(conversations[era], steps=1)
-
     with connect(conversations[era].url) as connection:
         statuses = []
         for _ in range(2):
+            body, head = request(conversations[era], steps=1)
             connection.sendall(head + body)
             lines, _ = chunks(connection)
             statuses.append(lines[0])
 
     assert statuses == ["HTTP/1.1 200 OK"] * 2
+
+
+@pytest.mark.parametrize("accept", [EVENTS, JSON])
+def test_T7_id_is_free_for_the_next_request_once_its_answer_has_ended(accept: str, server: ServerProcess) -> None:
+    conversation, address = converse(server.url, HANDSHAKE), urlsplit(server.url)
+    headers, body = conversation.message("ping", accept=accept, id=1)
+
+    statuses = []
+    with closing(HTTPConnection(address.netloc, timeout=DEADLINE)) as connection:
+        for _ in range(REPEATED):
+            connection.request("POST", address.path, body, headers)
+            with connection.getresponse() as answer:
+                answer.read()
+                statuses.append(answer.status)
+
+    assert statuses == [200] * REPEATED

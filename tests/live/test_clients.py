@@ -86,7 +86,9 @@ async def test_E1_session_survives_each_failure_of_a_tool(era: Era, everything: 
     async with Client(everything.url, mode=era.mode) as client:
         declined = await client.call_tool("decline")
         crashed = await client.call_tool("crash", {"secret": "s3cret"})
+        began = time.monotonic()
         late = await client.call_tool("linger")
+        took = time.monotonic() - began
         rejected = await client.call_tool("add_note", {"text": 5, "extra": "x"})
         with pytest.raises(MCPError) as unknown:
             await client.call_tool("no_such_tool")
@@ -94,6 +96,7 @@ async def test_E1_session_survives_each_failure_of_a_tool(era: Era, everything: 
 
     assert [result.is_error for result in (declined, crashed, late, rejected, after)] == [True] * 4 + [False]
     assert unknown.value.error.code == -32602
+    assert 0.2 <= took < 2
     texts = [getattr(result.content[0], "text", "") for result in (declined, crashed, late, rejected)]
     assert texts[0] == "the note is archived; restore it first"
     assert re.fullmatch(r"crash failed unexpectedly; quote request [0-9a-f]{32} when you report it", texts[1])

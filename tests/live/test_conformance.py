@@ -27,7 +27,8 @@ def test_T3_handshake_era_suite_finds_no_fault(everything: ServerProcess, tmp_pa
     report = run_suite(HANDSHAKE_SUITE, everything.url, tmp_path)
 
     assert len(report.scenarios) == HANDSHAKE_SCENARIOS
-    assert not report.failed(report.scenarios), report.table(report.scenarios)
+    failed = report.failed(report.scenarios)
+    assert failed == [], report.table(report.scenarios)
 
 
 @pytest.mark.parametrize("revision", ["2025-11-25", "2026-07-28"])
@@ -36,7 +37,8 @@ def test_T3_newest_suite_finds_no_fault(revision: str, everything: ServerProcess
 
     report = run_suite(STATELESS_SUITE, everything.url, tmp_path, "--requirements", revision)
 
-    assert not report.failed(scored), report.table(scored)
+    failed = report.failed(scored)
+    assert failed == [], report.table(scored)
 
 
 def test_T3_suite_notices_a_server_without_the_tools(server: ServerProcess, tmp_path: Path) -> None:

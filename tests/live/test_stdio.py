@@ -124,22 +124,25 @@ def test_T6_standard_output_is_json_rpc_and_end_of_input_ends_the_server(era: Er
         for number, name in enumerate(("chatty", "crash", "no_such_tool"), start=1)
     ]
     command = [str(extended.command), "stdio"]
+    # Something to warn of before the transport opens.
+    variables = environment({"MCP_PROT": "80"})
 
     with subprocess.Popen(
-        command, cwd=extended.root, env=environment(), stdin=PIPE, stdout=PIPE, stderr=PIPE, text=True
+        command, cwd=extended.root, env=variables, stdin=PIPE, stdout=PIPE, stderr=PIPE, text=True
     ) as process:
         assert process.stdin is not None
         assert process.stdout is not None
         for message in [*opening(era), *calls]:
             print(json.dumps(message), file=process.stdin, flush=True)
         lines = [process.stdout.readline() for message in [*opening(era), *calls] if "id" in message]
-        rest, _ = process.communicate(timeout=DEADLINE)
+        rest, log = process.communicate(timeout=DEADLINE)
 
     answers = [json.loads(line) for line in lines]
     assert all(answer["jsonrpc"] == "2.0" for answer in answers)
     assert {answer["id"] for answer in answers} >= {1, 2, 3}
     assert CANARY not in "".join(lines)
     assert (rest, process.returncode) == ("", 0)
+    assert "unknown_variable" in log
 
 
 def opening(era: Era) -> list[dict[str, Any]]:

@@ -72,7 +72,9 @@ def _entry(variable: Variable) -> str:
     facts += [f"secret, or its file in {variable.name}_FILE" if variable.secret else None]
     assignment = f"{variable.name}={variable.default or ''}"
     lines = [variable.meaning, f"({'; '.join(fact for fact in facts if fact)})"]
-    return "\n" + "".join(f"# {line}\n" for line in lines) + f"{'' if variable.required else '# '}{assignment}\n"
+    return (
+        "\n" + "".join(f"# {line}\n" for line in lines if line) + f"{'' if variable.required else '# '}{assignment}\n"
+    )
 
 
 def _check_root() -> None:

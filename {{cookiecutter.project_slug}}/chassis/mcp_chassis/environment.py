@@ -8,28 +8,20 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self, TypeVar, get_args, get_origin
+from typing import Any, ClassVar, Self, TypeVar
 
-from annotated_types import Ge, Gt, Le, Lt
 from dotenv import dotenv_values
-from pydantic import SecretStr, ValidationError
+from pydantic import ValidationError
 from pydantic.fields import FieldInfo
-from pydantic_core import PydanticUndefined
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from mcp_chassis.words import default_words, is_secret, type_words
 
 BAD_CONFIGURATION = 78
 """Exit code of a server that must not start: EX_CONFIG of sysexits.h."""
 
 ENVIRONMENT_FILE = Path(".env")
 """Read in development only; production takes its variables from the process (S2)."""
-
-_TYPE_WORDS = {
-    int: "a whole number",
-    float: "a number",
-    str: "text",
-    bool: "true or false",
-    SecretStr: "text",
-}
 
 
 _PASSWORD = re.compile(r"(?<=://).*@")
@@ -81,8 +73,8 @@ class _SecretFiles(PydanticBaseSettingsSource):
 
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
         """Return the text of the file that one secret names, or None."""
-        path = os.environ.get(f"{_variable(self.config, field_name)}_FILE") if _is_secret(field) else None
-        return (Path(path).read_text(encoding="utf-8").strip() if path else None), field_name, False
+        path = given_variables().get(f"{_variable(self.config, field_name)}_FILE") if is_secret(field) else None
+        return (_text(Path(path)) if path else None), field_name, False
 
     def __call__(self) -> dict[str, Any]:
         """Return every secret that was given as a readable file."""
@@ -124,10 +116,10 @@ class EnvironmentSettings(BaseSettings):
         for name, field in cls.model_fields.items():
             yield Variable(
                 name=_variable(cls.model_config, name),
-                type=_type_words(field),
-                default=_default_words(field),
+                type=type_words(field),
+                default=default_words(field),
                 meaning=field.description or "",
-                secret=_is_secret(field),
+                secret=is_secret(field),
                 required=field.is_required(),
             )
 
@@ -168,12 +160,12 @@ def _read(settings_class: type[_Settings], given: dict[str, str], problems: list
     """Return the settings, or None and add to `problems`."""
     unreadable = _unreadable_files(settings_class, given)
     problems += unreadable + settings_class.conflicts(given)
-    if unreadable:
-        return None
     try:
         return settings_class.read(ENVIRONMENT_FILE if _development(given) else None)
     except ValidationError as error:
-        problems += [_problem(settings_class, item, given) for item in _first_of_each_field(error)]
+        found = [_problem(settings_class, item, given) for item in _first_of_each_field(error)]
+        named = {problem.variable for problem in unreadable}
+        problems += [problem for problem in found if f"{problem.variable}_FILE" not in named]
         return None
 
 
@@ -197,83 +189,45 @@ def _unreadable_files(settings_class: type[EnvironmentSettings], given: dict[str
             continue
         if variable.name in given:
             problems.append(Problem(name, given[name], f"must not stand beside {variable.name}; remove one of them"))
-        elif not os.access(given[name], os.R_OK) or not Path(given[name]).is_file():
+        elif _text(Path(given[name])) is None:
             problems.append(Problem(name, given[name], "must be a file that this process can read"))
     return problems
 
 
+def _text(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except (OSError, ValueError):
+        return None
+
+
 def _first_of_each_field(error: ValidationError) -> list[Any]:
     found: dict[object, Any] = {}
-    for item in error.errors(include_url=False, include_input=False):
+    for item in error.errors(include_url=False):
         found.setdefault(item["loc"][0] if item["loc"] else "", item)
     return list(found.values())
 
 
 def _problem(settings_class: type[EnvironmentSettings], item: Any, given: dict[str, str]) -> Problem:
-    name = str(item["loc"][0])
-    field = settings_class.model_fields[name]
+    name = str(item["loc"][0]) if item["loc"] else ""
+    field = settings_class.model_fields.get(name)
+    if field is None:
+        # A rule over several fields, or a field that reads a variable of another name.
+        rule = str(item.get("ctx", {}).get("error", "is not valid"))
+        return Problem(name or f"{settings_class.model_config.get('env_prefix', '')}*", None, rule)
     variable = _variable(settings_class.model_config, name)
     if item["type"] == "missing":
-        return Problem(variable, None, f"is required: {field.description or _type_words(field)}")
-    rule = str(item["ctx"]["error"]) if item["type"] == "value_error" else f"must be {_type_words(field)}"
-    default = _default_words(field)
+        return Problem(variable, None, f"is required: {field.description or type_words(field)}")
+    rule = str(item["ctx"]["error"]) if item["type"] == "value_error" else f"must be {type_words(field)}"
+    default = default_words(field)
     way_out = f"; remove it to use {default}" if default else ""
-    value = None if _is_secret(field) else given.get(variable)
-    return Problem(variable, value, rule + way_out)
+    if is_secret(field):
+        return Problem(variable, None, rule.replace(str(item["input"]) or "\0", "***"))
+    return Problem(variable, given.get(variable), rule + way_out)
 
 
 def _variable(config: SettingsConfigDict, field_name: str) -> str:
     return f"{config.get('env_prefix', '')}{field_name}".upper()
-
-
-def _plain_types(annotation: Any) -> list[Any]:
-    """Return the types of an annotation without `Annotated` and `None`."""
-    if get_origin(annotation) is Literal or not get_args(annotation):
-        return [annotation]
-    if hasattr(annotation, "__metadata__"):
-        return _plain_types(get_args(annotation)[0])
-    if get_origin(annotation) is tuple:
-        return [tuple]
-    return [plain for part in get_args(annotation) if part is not type(None) for plain in _plain_types(part)]
-
-
-def _is_secret(field: FieldInfo) -> bool:
-    return SecretStr in _plain_types(field.annotation)
-
-
-def _type_words(field: FieldInfo) -> str:
-    plain = _plain_types(field.annotation)[0]
-    if get_origin(plain) is Literal:
-        return " or ".join(str(choice) for choice in get_args(plain))
-    if plain is tuple:
-        return "a list, separated by commas"
-    return f"{_TYPE_WORDS.get(plain, getattr(plain, '__name__', 'text'))}{_range_words(field)}"
-
-
-def _range_words(field: FieldInfo) -> str:
-    words = []
-    for bound in field.metadata:
-        match bound:
-            case Ge(ge=limit):
-                words.append(f"from {limit}")
-            case Gt(gt=limit):
-                words.append(f"above {limit}")
-            case Le(le=limit):
-                words.append(f"to {limit}")
-            case Lt(lt=limit):
-                words.append(f"below {limit}")
-            case _:
-                continue
-    return f" {' '.join(words)}" if words else ""
-
-
-def _default_words(field: FieldInfo) -> str | None:
-    if field.is_required() or _is_secret(field):
-        return None
-    default = field.get_default(call_default_factory=True)
-    if default is None or default is PydanticUndefined or default == ():
-        return None
-    return f"{default:g}" if isinstance(default, float) else str(default)
 
 
 class ServerSettings(EnvironmentSettings):

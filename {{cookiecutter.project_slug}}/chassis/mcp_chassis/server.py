@@ -15,7 +15,6 @@ from importlib import metadata
 from types import ModuleType
 from typing import Any, TypeVar
 
-import anyio
 from mcp.server._otel import OpenTelemetryMiddleware
 from mcp.server.caching import CacheHint
 from mcp.server.mcpserver import Context, MCPServer
@@ -28,6 +27,7 @@ from pydantic import ValidationError
 from mcp_chassis import ping
 from mcp_chassis import request as requests
 from mcp_chassis.arguments import harden, supply_caller
+from mcp_chassis.deadline import DeadlinePassed, within
 from mcp_chassis.environment import ConfigurationError, Problem, ServerSettings
 from mcp_chassis.errors import failure, is_cancellation, printable, violations, writable
 from mcp_chassis.messages import Messages
@@ -198,8 +198,10 @@ class Server(MCPServer[Any]):
             raise MCPError(INVALID_PARAMS, f"Unknown tool: {printable(name)}")
         timeout = self._timeouts.get(name, self._longest_call)
         try:
-            with anyio.move_on_after(timeout):
-                return writable(await super().call_tool(name, arguments, context))
+            return writable(await within(timeout, super().call_tool(name, arguments, context)))
+        except DeadlinePassed:
+            longest = f"{timeout:g} s, the longest it may take"
+            return _outcome("timeout", f"{name} was stopped after {longest}; ask for less")
         except MCPError:
             raise
         except UnexpectedToolError as error:
@@ -211,7 +213,6 @@ class Server(MCPServer[Any]):
             if is_cancellation(error):
                 raise
             return self._crashed(name, error)
-        return _outcome("timeout", f"{name} was stopped after {timeout:g} s, the longest it may take; ask for less")
 
     async def get_prompt(
         self, name: str, arguments: dict[str, Any] | None = None, context: Context[Any, Any] | None = None

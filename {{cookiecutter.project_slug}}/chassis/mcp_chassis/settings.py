@@ -18,6 +18,7 @@ from pydantic_settings import NoDecode, SettingsConfigDict
 from mcp_chassis.environment import EnvironmentSettings, Problem
 
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:\d{1,5})?")
+_WEB_ADDRESS = re.compile(rf"https?://{_HOST.pattern}")
 _SECONDS_A_DAY = 86_400
 
 
@@ -36,8 +37,7 @@ def _loopback(value: str) -> str:
 
 
 def _web_address(value: str) -> str:
-    parts = urlsplit(value)
-    if parts.scheme not in ("http", "https") or not _HOST.fullmatch(parts.netloc) or parts.path or parts.query:
+    if not _WEB_ADDRESS.fullmatch(value) or urlsplit(value).port == 0:
         raise ValueError("must be https:// and a host, without a path: https://notes.example.com")
     return value
 

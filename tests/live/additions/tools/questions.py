@@ -70,7 +70,10 @@ def require(state: str | None = None, /, **requests: InputRequest) -> InputRequi
 async def test_sampling(prompt: str, context: Context) -> str:
     """Let the client's model answer."""
     params = sample(prompt).params
-    result = await context.session.create_message(params.messages, max_tokens=params.max_tokens)
+    # On the stream of this call: the client may not have opened the one for everything else yet.
+    result = await context.session.create_message(
+        params.messages, max_tokens=params.max_tokens, related_request_id=context.request_id
+    )
     return f"LLM response: {text_of(result)}"
 
 

@@ -44,6 +44,7 @@ async def stock_number(a: int, b: Annotated[int, Field(description="The other", 
 
 @server.tool()
 def stock_flag(choice: Literal["on", "off"]) -> bool:
+    """Tell whether it is on."""
     return choice == "on"
 
 

@@ -110,7 +110,7 @@ class AsJson:
             await self._collect(self._held, message.get("body", b""))
 
     async def _collect(self, start: Message, chunk: bytes) -> None:
-        *events, self._rest = (self._rest + chunk.replace(b"\r\n", b"\n")).split(b"\n\n")
+        *events, self._rest = (self._rest + chunk).replace(b"\r\n", b"\n").split(b"\n\n")
         for event in events:
             if _is_answer(data := _data(event)):
                 self._ended = True

@@ -111,11 +111,16 @@ class Ownership:
         claimed = _claim_id(session, request)
         session.requests += 1
         status = 0
+        last: Message | None = None
 
         async def watching(message: Message) -> None:
-            nonlocal status
+            nonlocal status, last
             if message["type"] == "http.response.start":
                 status = message["status"]
+            elif not message.get("more_body", False):
+                # Held until the id is free: clients that know one id send the next request on seeing the end.
+                last = message
+                return
             await send(message)
 
         try:
@@ -126,6 +131,8 @@ class Ownership:
             session.ids.discard(claimed or "")
             if status == 404 or (scope["method"] == "DELETE" and status == 200):
                 self._forget(session_id, "ended")
+            if last is not None:
+                await send(last)
 
     def _forget(self, session_id: str, reason: Literal["ended", "idle", "not_initialized"]) -> _Session | None:
         session = self._sessions.pop(session_id, None)

@@ -13,10 +13,10 @@ import threading
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Literal, TextIO, TypedDict, Unpack
+from typing import Final, Literal, TextIO, TypedDict, Unpack
 
 import structlog
-from structlog.typing import EventDict, FilteringBoundLogger
+from structlog.typing import EventDict, FilteringBoundLogger, Processor
 
 from mcp_chassis import request as requests
 
@@ -93,6 +93,13 @@ def _keep_declared(_logger: object, _method: str, event: EventDict) -> EventDict
     return {name: _bounded(event[name]) for name in _ALLOWED if name in event}
 
 
+def _stack_as_text(_logger: object, _method: str, event: EventDict) -> EventDict:
+    """Write the frames of a crash one below the other, as the console's renderer wants them."""
+    if "stack" in event:
+        event["stack"] = "\n".join(event["stack"])
+    return event
+
+
 def _bounded(value: object) -> object:
     return value[:_LONGEST_FIELD] if isinstance(value, str) else value
 
@@ -108,6 +115,10 @@ class Log:
     def __init__(self) -> None:
         self._logger: FilteringBoundLogger = structlog.get_logger()
 
+    def write_to(self, logger: FilteringBoundLogger) -> None:
+        """Send all lines to `logger` from now on."""
+        self._logger = logger
+
     def info(self, event: Event, **fields: Unpack[Fields]) -> None:
         """Write one line for something that is as it should be."""
         self._logger.info(event, **fields)
@@ -120,9 +131,14 @@ class Log:
         """Write one line for something that broke."""
         self._logger.error(event, **fields)
 
+    def library(self, level: int, **fields: Unpack[Fields]) -> None:
+        """Write one line for what a library had to say; `level` is a number of the standard library's scale."""
+        known = min(max(level // 10 * 10, logging.DEBUG), logging.CRITICAL)
+        self._logger.log(known, "library_record", **fields)
+
     def crash(self, error: BaseException) -> None:
         """Write an unexpected exception: its type and where it passed, not its text."""
-        self.error("crashed", exception_type=type_name(error), stack=stack(error.__traceback__))
+        self.error("crashed", **_error_fields(error))
 
 
 log: Final = Log()
@@ -157,20 +173,38 @@ class Gate(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one `library_record` line for `record`."""
-        fields: dict[str, Any] = {
-            "logger": record.name,
-            "place": f"{record.filename}:{record.lineno}:{record.funcName}",
-        }
-        if record.exc_info and record.exc_info[1] is not None:
-            fields["exception_type"] = type_name(record.exc_info[1])
-            fields["stack"] = stack(record.exc_info[2])
-        if self._is_trusted(record.name):
-            fields["template"] = str(record.msg)
-        level = min(max(record.levelno // 10 * 10, logging.DEBUG), logging.CRITICAL)
-        structlog.get_logger().log(level, "library_record", **fields)
+        trusted = self._trusted_part(record.name)
+        fields = Fields(
+            logger=trusted or module_part(record.name),
+            place=f"{record.filename}:{record.lineno}:{record.funcName}",
+            **_error_fields(record.exc_info[1] if record.exc_info else None),
+        )
+        if trusted and isinstance(record.msg, str):
+            fields["template"] = record.msg
+        log.library(record.levelno, **fields)
 
-    def _is_trusted(self, name: str) -> bool:
-        return any(name == known or name.startswith(f"{known}.") for known in self._trusted)
+    def _trusted_part(self, name: str) -> str | None:
+        return next((known for known in self._trusted if name == known or name.startswith(f"{known}.")), None)
+
+
+def module_part(name: str) -> str:
+    """Return the part of a logger's name that is a module; what follows may be made of an argument."""
+    while name and name not in sys.modules:
+        name = name.rpartition(".")[0]
+    return name or "unknown"
+
+
+def _error_fields(error: BaseException | None) -> Fields:
+    return Fields() if error is None else Fields(exception_type=type_name(error), stack=stack(error.__traceback__))
+
+
+def _without_text(_logger: object, level: str, event: EventDict) -> EventDict:
+    """Let an event that somebody sends through structlog pass without its text and fields."""
+    given = event.get("exc_info")
+    error = sys.exc_info()[1] if given is True else given
+    fields = Fields(logger="structlog", **_error_fields(error if isinstance(error, BaseException) else None))
+    log.library(logging.getLevelNamesMapping()[level.upper()], **fields)
+    raise structlog.DropEvent
 
 
 def configure(
@@ -190,23 +224,22 @@ def configure(
     """
     output = stream if stream is not None else sys.stderr
     threshold = logging.getLevelNamesMapping()[level.upper()]
-    renderer = (
-        structlog.dev.ConsoleRenderer(colors=output.isatty(), exception_formatter=structlog.dev.plain_traceback)
+    renderers: list[Processor] = (
+        [_stack_as_text, structlog.dev.ConsoleRenderer(colors=output.isatty())]
         if style == "console"
-        else structlog.processors.JSONRenderer(default=str)
+        else [structlog.processors.JSONRenderer(default=str)]
     )
-    structlog.configure(
-        processors=[
-            structlog.processors.TimeStamper(fmt="iso", utc=True, key="timestamp"),
-            structlog.processors.add_log_level,
-            _add_request,
-            _keep_declared,
-            renderer,
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(threshold),
-        logger_factory=structlog.PrintLoggerFactory(output),
-        cache_logger_on_first_use=False,
-    )
+    ours: list[Processor] = [
+        structlog.processors.TimeStamper(fmt="iso", utc=True, key="timestamp"),
+        structlog.processors.add_log_level,
+        _add_request,
+        _keep_declared,
+        *renderers,
+    ]
+    filtering = structlog.make_filtering_bound_logger(threshold)
+    log.write_to(structlog.wrap_logger(structlog.PrintLogger(output), processors=ours, wrapper_class=filtering))
+    foreign = structlog.make_filtering_bound_logger(max(threshold, logging.WARNING))
+    structlog.configure(processors=[_without_text], wrapper_class=foreign, cache_logger_on_first_use=False)
     root = logging.getLogger()
     root.handlers[:] = [Gate(trusted)]
     root.setLevel(max(threshold, logging.WARNING))
