@@ -7,28 +7,20 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self, TypeVar, get_args, get_origin
+from typing import Any, ClassVar, Self, TypeVar
 
-from annotated_types import Ge, Gt, Le, Lt
 from dotenv import dotenv_values
-from pydantic import SecretStr, ValidationError
+from pydantic import ValidationError
 from pydantic.fields import FieldInfo
-from pydantic_core import PydanticUndefined
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from mcp_chassis.words import default_words, is_secret, type_words
 
 BAD_CONFIGURATION = 78
 """Exit code of a server that must not start: EX_CONFIG of sysexits.h."""
 
 ENVIRONMENT_FILE = Path(".env")
 """Read in development only; production takes its variables from the process (S2)."""
-
-_TYPE_WORDS = {
-    int: "a whole number",
-    float: "a number",
-    str: "text",
-    bool: "true or false",
-    SecretStr: "text",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +68,7 @@ class _SecretFiles(PydanticBaseSettingsSource):
 
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
         """Return the text of the file that one secret names, or None."""
-        path = os.environ.get(f"{_variable(self.config, field_name)}_FILE") if _is_secret(field) else None
+        path = os.environ.get(f"{_variable(self.config, field_name)}_FILE") if is_secret(field) else None
         return (Path(path).read_text(encoding="utf-8").strip() if path else None), field_name, False
 
     def __call__(self) -> dict[str, Any]:
@@ -119,10 +111,10 @@ class EnvironmentSettings(BaseSettings):
         for name, field in cls.model_fields.items():
             yield Variable(
                 name=_variable(cls.model_config, name),
-                type=_type_words(field),
-                default=_default_words(field),
+                type=type_words(field),
+                default=default_words(field),
                 meaning=field.description or "",
-                secret=_is_secret(field),
+                secret=is_secret(field),
                 required=field.is_required(),
             )
 
@@ -209,66 +201,16 @@ def _problem(settings_class: type[EnvironmentSettings], item: Any, given: dict[s
     field = settings_class.model_fields[name]
     variable = _variable(settings_class.model_config, name)
     if item["type"] == "missing":
-        return Problem(variable, None, f"is required: {field.description or _type_words(field)}")
-    rule = str(item["ctx"]["error"]) if item["type"] == "value_error" else f"must be {_type_words(field)}"
-    default = _default_words(field)
+        return Problem(variable, None, f"is required: {field.description or type_words(field)}")
+    rule = str(item["ctx"]["error"]) if item["type"] == "value_error" else f"must be {type_words(field)}"
+    default = default_words(field)
     way_out = f"; remove it to use {default}" if default else ""
-    value = None if _is_secret(field) else given.get(variable)
+    value = None if is_secret(field) else given.get(variable)
     return Problem(variable, value, rule + way_out)
 
 
 def _variable(config: SettingsConfigDict, field_name: str) -> str:
     return f"{config.get('env_prefix', '')}{field_name}".upper()
-
-
-def _plain_types(annotation: Any) -> list[Any]:
-    """Return the types of an annotation without `Annotated` and `None`."""
-    if get_origin(annotation) is Literal or not get_args(annotation):
-        return [annotation]
-    if hasattr(annotation, "__metadata__"):
-        return _plain_types(get_args(annotation)[0])
-    if get_origin(annotation) is tuple:
-        return [tuple]
-    return [plain for part in get_args(annotation) if part is not type(None) for plain in _plain_types(part)]
-
-
-def _is_secret(field: FieldInfo) -> bool:
-    return SecretStr in _plain_types(field.annotation)
-
-
-def _type_words(field: FieldInfo) -> str:
-    plain = _plain_types(field.annotation)[0]
-    if get_origin(plain) is Literal:
-        return " or ".join(str(choice) for choice in get_args(plain))
-    if plain is tuple:
-        return "a list, separated by commas"
-    return f"{_TYPE_WORDS.get(plain, getattr(plain, '__name__', 'text'))}{_range_words(field)}"
-
-
-def _range_words(field: FieldInfo) -> str:
-    words = []
-    for bound in field.metadata:
-        match bound:
-            case Ge(ge=limit):
-                words.append(f"from {limit}")
-            case Gt(gt=limit):
-                words.append(f"above {limit}")
-            case Le(le=limit):
-                words.append(f"to {limit}")
-            case Lt(lt=limit):
-                words.append(f"below {limit}")
-            case _:
-                continue
-    return f" {' '.join(words)}" if words else ""
-
-
-def _default_words(field: FieldInfo) -> str | None:
-    if field.is_required() or _is_secret(field):
-        return None
-    default = field.get_default(call_default_factory=True)
-    if default is None or default is PydanticUndefined or default == ():
-        return None
-    return f"{default:g}" if isinstance(default, float) else str(default)
 
 
 class ServerSettings(EnvironmentSettings):

@@ -91,13 +91,13 @@ def announce(server: Server, settings: Settings, listener: socket.socket) -> Non
     log.info(
         "server_started",
         environment=settings.environment,
-        auth=settings.auth,
-        store=settings.state_url,
+        auth=",".join(settings.auth),
+        store=settings.store_shown,
         url=url,
         tools=server.tool_names(),
         connect=f"claude mcp add --transport http {server.name} {url}",
     )
-    if settings.auth == "none":
+    if "none" in settings.auth:
         log.warning("authentication_off", hint="everybody who reaches this port may call every tool")
     if in_container() and not edge_listens():
         log.warning(
