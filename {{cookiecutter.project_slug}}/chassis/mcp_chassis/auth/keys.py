@@ -12,7 +12,7 @@ import re
 import secrets
 import zlib
 from datetime import UTC, datetime
-from typing import Final
+from typing import Annotated, Final
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
@@ -24,11 +24,10 @@ _ID_LENGTH: Final = 12
 _SECRET_LENGTH: Final = 43
 """256 random bits in 62 letters: too many to guess, so a fast hash is enough."""
 _CHECKSUM_LENGTH: Final = 6
-KEY_PATTERN: Final = re.compile(
-    rf"{PREFIX}_([0-9A-Za-z]{{{_ID_LENGTH}}})_([0-9A-Za-z]{{{_SECRET_LENGTH}}})([0-9A-Za-z]{{{_CHECKSUM_LENGTH}}})"
-)
+KEY_PATTERN: Final = re.compile(PREFIX + "_([0-9A-Za-z]{12})_([0-9A-Za-z]{43})([0-9A-Za-z]{6})")
 _NAME: Final = r"^[A-Za-z0-9][A-Za-z0-9._@:/-]{0,127}$"
-_SCOPE: Final = r"^[\x21\x23-\x5b\x5d-\x7e]{1,128}$"
+_Scope = Annotated[str, Field(pattern=r"^[\x21\x23-\x5b\x5d-\x7e]{1,128}$")]
+"""RFC 6749, 3.3."""
 
 
 class KeyRecord(BaseModel):
@@ -36,11 +35,11 @@ class KeyRecord(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    id: str = Field(pattern=rf"^[0-9A-Za-z]{{{_ID_LENGTH}}}$")
+    id: str = Field(pattern="^[0-9A-Za-z]{12}$")
     hash: str = Field(pattern=r"^[0-9a-f]{64}$")
     caller: str = Field(pattern=_NAME)
     tenant: str = Field(default="default", pattern=_NAME)
-    scopes: tuple[str, ...] = ()
+    scopes: tuple[_Scope, ...] = ()
     created: AwareDatetime
     expires: AwareDatetime | None = None
 

@@ -37,7 +37,7 @@ class RedisStore:
             retry=Retry(NoBackoff(), 1),
             retry_on_error=[ConnectionError],
         )
-        self._tag = f"{{{server}}}:"
+        self._tag = "{" + server + "}:"
 
     async def read(self, names: Sequence[str]) -> list[str | None]:
         """Return the texts in one round trip."""
