@@ -11,6 +11,7 @@ from typing import Annotated, Final
 import anyio
 import typer
 from pydantic import ValidationError
+from pydantic_core import to_json
 
 from mcp_chassis.auth import keys
 from mcp_chassis.auth.keyring import FileKeyring, StoreKeyring, UnreadableKeyring
@@ -153,7 +154,7 @@ class Desk:
     async def hand_out(self, key: str, record: KeyRecord, *, print_entry: bool) -> None:
         """Keep the record and print the key; or print both, for a secret store elsewhere."""
         if print_entry:
-            print(f'{{"key": "{key}", "entry": {record.model_dump_json()}}}')
+            print(to_json({"key": key, "entry": record.model_dump(mode="json")}).decode("utf-8"))
             _tell("nothing was written: put the entry into the list `keys` of your keys file, and give the key away")
             return
         await self.keep(record)
