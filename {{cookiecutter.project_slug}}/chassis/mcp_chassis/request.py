@@ -44,6 +44,10 @@ LOCAL = Caller(id="local", scopes=frozenset({EVERY_SCOPE}))
 """The caller of a transport without credentials: stdio and in-process tests."""
 
 
+STRANGER = Caller(id="unknown")
+"""The caller of a request before anything is proven; it may do nothing."""
+
+
 @dataclass(frozen=True, slots=True)
 class Message:
     """The parts of a JSON-RPC body that decisions need; nothing of its arguments."""
@@ -58,7 +62,7 @@ class Request:
     """One request on its way through the layers."""
 
     id: str
-    caller: Caller = LOCAL
+    caller: Caller = STRANGER
     message: Message | None = None
     session_id: str | None = None
     trace_id: str | None = None

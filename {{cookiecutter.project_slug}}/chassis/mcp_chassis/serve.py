@@ -95,7 +95,7 @@ def announce(server: Server, settings: Settings, listener: socket.socket) -> Non
         store=settings.store_shown,
         url=url,
         tools=server.tool_names(),
-        connect=f"claude mcp add --transport http {server.name} {url}",
+        connect=f"claude mcp add --transport http {server.name} {url}{_credential(settings)}",
     )
     if "none" in settings.auth:
         log.warning("authentication_off", hint="everybody who reaches this port may call every tool")
@@ -105,6 +105,11 @@ def announce(server: Server, settings: Settings, listener: socket.socket) -> Non
             hint=f"a published port (-p) reaches nothing here: the server listens on {host} inside the container. "
             "Let an edge share its network namespace (deploy/nginx or deploy/caddy; docker run --network container:…)",
         )
+
+
+def _credential(settings: Settings) -> str:
+    """Return how the connecting command shows a key; tokens a client gets by itself."""
+    return ' --header "Authorization: Bearer $KEY"' if "keys" in settings.auth else ""
 
 
 def in_container() -> bool:
