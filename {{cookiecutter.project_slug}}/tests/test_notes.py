@@ -8,6 +8,8 @@ from mcp_chassis.testing import connect
 
 pytestmark = pytest.mark.anyio
 
+SCOPES = frozenset({"notes:read", "notes:write"})
+
 
 async def test_a_note_is_found_by_its_text(server: Server) -> None:
     async with connect(server) as client:
@@ -20,13 +22,23 @@ async def test_a_note_is_found_by_its_text(server: Server) -> None:
 
 
 async def test_a_tenant_sees_its_own_notes_only(server: Server) -> None:
-    async with connect(server, caller=Caller("agent-1", tenant="acme")) as client:
+    async with connect(server, caller=Caller("agent-1", "acme", SCOPES)) as client:
         await client.call_tool("add_note", {"text": "acme's secret plan"})
 
-    async with connect(server, caller=Caller("agent-2", tenant="other")) as client:
+    async with connect(server, caller=Caller("agent-2", "other", SCOPES)) as client:
         found = await client.call_tool("search_notes", {"query": "secret plan"})
 
     assert found.structured_content == {"result": []}
+
+
+async def test_a_reader_is_not_shown_what_it_may_not_call(server: Server) -> None:
+    async with connect(server, caller=Caller("agent-3", "acme", frozenset({"notes:read"}))) as client:
+        listed = {tool.name for tool in (await client.list_tools()).tools}
+        refused = await client.call_tool("add_note", {"text": "hello"})
+
+    assert "search_notes" in listed
+    assert "add_note" not in listed
+    assert refused.is_error
 
 
 async def test_an_empty_note_is_refused_with_the_rule_it_breaks(server: Server) -> None:

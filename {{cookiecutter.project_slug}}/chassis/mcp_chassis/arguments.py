@@ -98,9 +98,7 @@ def supply_caller(function: Callable[..., Any]) -> Callable[..., Any]:
     shown = [parameter for name, parameter in signature.parameters.items() if name not in names]
 
     def callers() -> dict[str, Caller]:
-        request = requests.current()
-        caller = requests.local_caller.get() if request is None else request.caller
-        return dict.fromkeys(names, caller)
+        return dict.fromkeys(names, requests.current_caller())
 
     async def asynchronous(*positional: Any, **named: Any) -> Any:
         return await function(*positional, **named, **callers())

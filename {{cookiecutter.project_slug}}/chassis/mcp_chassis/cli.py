@@ -11,6 +11,7 @@ import typer
 
 from mcp_chassis import derived
 from mcp_chassis.environment import ConfigurationError
+from mcp_chassis.ops import ops_commands
 from mcp_chassis.serve import serve, serve_reloading
 from mcp_chassis.server import Server
 from mcp_chassis.start import start
@@ -63,6 +64,8 @@ def application(server: Server) -> typer.Typer:
             anyio.run(server.run_stdio_async)
 
         _configured(run)
+
+    app.add_typer(ops_commands(server), name="ops")
 
     @app.command("refresh")
     def refresh_command(

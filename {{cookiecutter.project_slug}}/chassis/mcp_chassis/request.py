@@ -9,10 +9,16 @@ from __future__ import annotations
 import secrets
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 Status = Literal["ok", "failed", "rejected", "timeout", "cancelled", "crashed"]
 """How a message ended: `failed` is the author's own refusal, `rejected` is ours before the tool ran."""
+
+
+EVERY_SCOPE: Final = "*"
+"""Held by callers that nothing is kept from; no token of an issuer can carry it."""
+PROBE_SCOPE: Final = "probe"
+"""Held by a monitor's credential: it may shake hands, list and call ping, nothing else (A7)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +35,17 @@ class Caller:
     tenant: str = "default"
     scopes: frozenset[str] = frozenset()
 
+    def missing(self, needed: frozenset[str]) -> frozenset[str]:
+        """Return those of `needed` that the caller does not hold."""
+        return frozenset() if EVERY_SCOPE in self.scopes else needed - self.scopes
 
-LOCAL = Caller(id="local")
+
+LOCAL = Caller(id="local", scopes=frozenset({EVERY_SCOPE}))
 """The caller of a transport without credentials: stdio and in-process tests."""
+
+
+STRANGER = Caller(id="unknown")
+"""The caller of a request before anything is proven; it may do nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +62,7 @@ class Request:
     """One request on its way through the layers."""
 
     id: str
-    caller: Caller = LOCAL
+    caller: Caller = STRANGER
     message: Message | None = None
     session_id: str | None = None
     trace_id: str | None = None
@@ -72,6 +86,12 @@ def new_id() -> str:
 def current() -> Request | None:
     """Return the request being served, or None outside of one."""
     return _current.get()
+
+
+def current_caller() -> Caller:
+    """Return who calls: the request's caller, or whom a connection without HTTP speaks for."""
+    request = _current.get()
+    return local_caller.get() if request is None else request.caller
 
 
 def enter(request: Request) -> None:

@@ -93,13 +93,13 @@ def announce(server: Server, settings: Settings, listener: socket.socket) -> Non
     log.info(
         "server_started",
         environment=settings.environment,
-        auth=settings.auth,
-        store=settings.state_url,
+        auth=",".join(settings.auth),
+        store=settings.store_shown,
         url=url,
         tools=server.tool_names(),
-        connect=f"claude mcp add --transport http {server.name} {url}",
+        connect=f"claude mcp add --transport http {server.name} {url}{_credential(settings)}",
     )
-    if settings.auth == "none":
+    if "none" in settings.auth:
         log.warning("authentication_off", hint="everybody who reaches this port may call every tool")
     if in_container() and not edge_listens():
         log.warning(
@@ -107,6 +107,11 @@ def announce(server: Server, settings: Settings, listener: socket.socket) -> Non
             hint=f"a published port (-p) reaches nothing here: the server listens on {host} inside the container. "
             "Let an edge share its network namespace (deploy/nginx or deploy/caddy; docker run --network container:…)",
         )
+
+
+def _credential(settings: Settings) -> str:
+    """Return how the connecting command shows a key; tokens a client gets by itself."""
+    return ' --header "Authorization: Bearer $KEY"' if "keys" in settings.auth else ""
 
 
 def in_container() -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import math
 import pkgutil
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import AbstractAsyncContextManager
 from importlib import metadata
 from types import ModuleType
@@ -20,7 +20,7 @@ from mcp.server.caching import CacheHint
 from mcp.server.mcpserver import Context, MCPServer
 from mcp.server.mcpserver.exceptions import ToolError, UnexpectedToolError
 from mcp.shared.exceptions import MCPError
-from mcp_types import INVALID_PARAMS, CallToolResult, GetPromptResult, Icon, InputRequiredResult, ToolAnnotations
+from mcp_types import INVALID_PARAMS, CallToolResult, GetPromptResult, Icon, InputRequiredResult, Tool, ToolAnnotations
 from mcp_types.methods import SPEC_CLIENT_METHODS, SPEC_CLIENT_NOTIFICATION_METHODS
 from pydantic import ValidationError
 
@@ -75,6 +75,8 @@ class Server(MCPServer[Any]):
         self.own_settings = () if settings is None else (settings,)
         self._tools_package = tools
         self._timeouts: dict[str, float] = {}
+        self._scopes: dict[str, frozenset[str]] = {}
+        self._list_by_scope = True
         self._longest_call = math.inf
         # The SDK's spans carry the caller's text in their names and exception texts in their events (O2).
         inner = [layer for layer in self.middleware if not isinstance(layer, OpenTelemetryMiddleware)]
@@ -93,6 +95,22 @@ class Server(MCPServer[Any]):
             or handlers.get_notification_handler(method) is not None
         )
 
+    def scopes_of(self, tool: str) -> frozenset[str]:
+        """Return what a caller must hold to call `tool`."""
+        return self._scopes.get(tool, frozenset())
+
+    def all_scopes(self) -> frozenset[str]:
+        """Return every scope that some tool needs."""
+        return frozenset[str]().union(*self._scopes.values())
+
+    async def list_tools(self) -> list[Tool]:
+        """Return the tools that the caller may call, or all of them where lists are not filtered."""
+        tools = await super().list_tools()
+        if not self._list_by_scope:
+            return tools
+        caller = requests.current_caller()
+        return [tool for tool in tools if not caller.missing(self.scopes_of(tool.name))]
+
     def tool_names(self) -> list[str]:
         """Return the names of all tools, sorted."""
         return sorted(tool.name for tool in self._tool_manager.list_tools())
@@ -109,8 +127,13 @@ class Server(MCPServer[Any]):
         structured_output: bool | None = None,
         *,
         timeout: float | None = None,
+        scopes: Collection[str] = (),
     ) -> None:
-        """Register `fn`: the SDK's parameters, and `timeout`, the seconds one call may take (E5).
+        """Register `fn`: the SDK's parameters, and ours.
+
+        Args:
+            timeout: Seconds one call may take (E5).
+            scopes: What a caller must hold, all of it, to call the tool (A11).
 
         Raises:
             ValueError: If the name is taken or the timeout is not above 0.
@@ -124,6 +147,8 @@ class Server(MCPServer[Any]):
         harden(self._tool_manager.list_tools()[-1])
         if timeout is not None:
             self._timeouts[shown] = timeout
+        if scopes:
+            self._scopes[shown] = frozenset(scopes)
 
     def tool(
         self,
@@ -136,6 +161,7 @@ class Server(MCPServer[Any]):
         structured_output: bool | None = None,
         *,
         timeout: float | None = None,
+        scopes: Collection[str] = (),
     ) -> Callable[[_Function], _Function]:
         """Register the decorated function as a tool; the parameters are those of `add_tool`.
 
@@ -156,6 +182,7 @@ class Server(MCPServer[Any]):
                 meta,
                 structured_output,
                 timeout=timeout,
+                scopes=scopes,
             )
             return function
 
@@ -183,7 +210,10 @@ class Server(MCPServer[Any]):
         ]
         if problems:
             raise ConfigurationError(problems)
-        hint = CacheHint(ttl_ms=round(settings.list_ttl * 1000), scope="public")
+        self._list_by_scope = settings.list_by_scope
+        # A list that depends on who asks must not be shown to another (T9).
+        shared = not (self._list_by_scope and self._scopes)
+        hint = CacheHint(ttl_ms=round(settings.list_ttl * 1000), scope="public" if shared else "private")
         self._lowlevel_server.cache_hints.update(dict.fromkeys(_LISTS, hint))
 
     async def call_tool(
@@ -196,6 +226,9 @@ class Server(MCPServer[Any]):
         """
         if not self.has_tool(name):
             raise MCPError(INVALID_PARAMS, f"Unknown tool: {printable(name)}")
+        if requests.current_caller().missing(needed := self.scopes_of(name)):
+            # HTTP was refused before with 403; this is the answer where there is no status (stdio).
+            return _outcome("rejected", f"{name} needs the scope {' '.join(sorted(needed))}", "insufficient_scope")
         timeout = self._timeouts.get(name, self._longest_call)
         try:
             return writable(await within(timeout, super().call_tool(name, arguments, context)))

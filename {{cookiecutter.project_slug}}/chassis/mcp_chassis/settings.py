@@ -5,71 +5,20 @@ Each variable is named `MCP_` and the field's name in capitals. A secret may be 
 
 from __future__ import annotations
 
-import ipaddress
 import json
-import re
 from importlib import resources
+from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from pydantic_settings import NoDecode, SettingsConfigDict
 
+from mcp_chassis import forms
+from mcp_chassis.conflicts import conflicts_of
 from mcp_chassis.environment import EnvironmentSettings, Problem
 
-_HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:\d{1,5})?")
-_WEB_ADDRESS = re.compile(rf"https?://{_HOST.pattern}")
 _SECONDS_A_DAY = 86_400
-
-
-def _loopback(value: str) -> str:
-    """Admit addresses that only this machine reaches: the edge is the way in (T5)."""
-    if value == "localhost":
-        return "127.0.0.1"
-    try:
-        if ipaddress.ip_address(value).is_loopback:
-            return value
-    except ValueError:
-        pass
-    raise ValueError(
-        "must be a loopback address: 127.0.0.1 or ::1. Others come in through the edge (deploy/), never directly"
-    )
-
-
-def _web_address(value: str) -> str:
-    if not _WEB_ADDRESS.fullmatch(value) or urlsplit(value).port == 0:
-        raise ValueError("must be https:// and a host, without a path: https://notes.example.com")
-    return value
-
-
-def _state_url(value: str) -> str:
-    if value == "memory://":
-        return value
-    if re.fullmatch(r"rediss?://[^\s/]+(/\d+)?", value):
-        raise ValueError("must be memory:// in this version of the chassis: it keeps no state in Redis yet")
-    raise ValueError("must be memory://")
-
-
-def _database_url(value: SecretStr) -> SecretStr:
-    parts = urlsplit(value.get_secret_value())
-    server = parts.scheme in ("postgresql", "postgresql+asyncpg", "postgres") and bool(parts.hostname)
-    if not server and not value.get_secret_value().startswith("sqlite+aiosqlite:///"):
-        raise ValueError(
-            "must be postgresql+asyncpg://user:password@host:5432/name or sqlite+aiosqlite:///path/to/file"
-        )
-    return value
-
-
-def _hosts(values: tuple[str, ...]) -> tuple[str, ...]:
-    if bad := [value for value in values if not _HOST.fullmatch(value)]:
-        raise ValueError(f"{bad[0]!r} is not a host: list names like notes.example.com,notes.internal:8443")
-    return values
-
-
-def _origins(values: tuple[str, ...]) -> tuple[str, ...]:
-    for value in values:
-        _web_address(value)
-    return values
 
 
 def _answer(name: str) -> str:
@@ -78,12 +27,7 @@ def _answer(name: str) -> str:
     return str(answers[name])
 
 
-def _split(value: object) -> object:
-    """Read `a, b` as two items; pydantic-settings would expect JSON."""
-    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
-
-
-_List = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+_List = Annotated[tuple[str, ...], NoDecode, BeforeValidator(forms.split)]
 
 
 class Settings(EnvironmentSettings):
@@ -94,17 +38,57 @@ class Settings(EnvironmentSettings):
     environment: Literal["development", "production"] = Field(
         "development", description="production refuses what is convenient but unsafe, and never reads .env"
     )
-    host: Annotated[str, AfterValidator(_loopback)] = Field(
+    host: Annotated[str, AfterValidator(forms.loopback)] = Field(
         "127.0.0.1", description="Loopback address to listen on; the edge in front is the only way in"
     )
     port: int = Field(8080, ge=0, le=65535, description="Port to listen on; 0 lets the system choose one")
-    public_url: Annotated[str, AfterValidator(_web_address)] = Field(
+    public_url: Annotated[str, AfterValidator(forms.web_address)] = Field(
         default_factory=lambda: _answer("public_url"),
         description="Address that clients use; its host is accepted in Host and Origin headers",
     )
-    auth: Literal["none"] = Field(
-        "none", description="Who may call: none admits everybody and starts in development only"
+    auth: Annotated[_List, AfterValidator(forms.auth_modes)] = Field(
+        ("none",),
+        description="How callers prove who they are: keys, jwt, mtls, or several; none admits all, in development",
     )
+    exposure: Literal["internal", "public"] = Field(
+        "public", description="Who can reach the public URL; in production API keys alone are enough for internal only"
+    )
+    api_keys_file: Path | None = Field(
+        None, description="Where the hashes of API keys are kept; without it, in the Redis of MCP_STATE_URL"
+    )
+    jwt_issuer: Annotated[str, AfterValidator(forms.issuer_address)] | None = Field(
+        None, description="The issuer whose tokens are accepted, exactly as their iss names it"
+    )
+    jwt_audiences: _List = Field(
+        (), description="Audiences accepted, separated by commas; by default the public URL with /mcp"
+    )
+    jwt_keys_url: Annotated[str, AfterValidator(forms.issuer_address)] | None = Field(
+        None, description="Where the issuer's JWKS is; by default found through its openid-configuration"
+    )
+    jwt_algorithms: Annotated[_List, AfterValidator(forms.algorithms)] = Field(
+        ("RS256", "ES256"), description="Signatures accepted, separated by commas"
+    )
+    jwt_leeway: float = Field(30, ge=0, le=300, description="Seconds by which the issuer's clock may differ")
+    jwt_not_before: Literal["required", "optional"] = Field(
+        "required", description="Whether a token must carry nbf; some issuers never send it"
+    )
+    jwt_tenant_claim: str | None = Field(
+        None, description="Claim that names the caller's tenant, such as tid; without it all are in one tenant"
+    )
+    jwt_refresh_floor: float = Field(
+        10, ge=1, le=3600, description="Seconds between two fetches of the issuer's keys, however many keys are unknown"
+    )
+    mtls_tenant_attribute: str | None = Field(
+        None, description="Attribute of the certificate's subject that names the tenant, such as O"
+    )
+    mtls_scopes: _List = Field((), description="What callers with a certificate may do, separated by commas")
+    revocation_when_store_down: Literal["deny", "allow"] = Field(
+        "deny", description="While Redis is down: deny turns its outage into this server's, allow lets revoked ones in"
+    )
+    list_by_scope: bool = Field(True, description="Whether a tool list leaves out what its caller may not call")
+    stdio_caller: str = Field("local", description="Whom the stdio transport speaks for")
+    stdio_tenant: str = Field("default", description="Whose data the stdio transport works on")
+    stdio_scopes: _List = Field(("*",), description="What the stdio transport may do; * is everything")
     sessions: Literal["stateful", "stateless"] = Field(
         "stateful",
         description="stateless serves tools alone: no sessions, no GET stream, no questions to the client",
@@ -127,21 +111,24 @@ class Settings(EnvironmentSettings):
     send_timeout: float = Field(
         60, gt=0, le=600, description="Seconds a client may leave an answer unread before it is cut off"
     )
-    allowed_hosts: Annotated[_List, AfterValidator(_hosts)] = Field(
+    allowed_hosts: Annotated[_List, AfterValidator(forms.hosts)] = Field(
         (),
         description="Further Host headers to accept, separated by commas; loopback and the public URL always are",
     )
-    allowed_origins: Annotated[_List, AfterValidator(_origins)] = Field(
+    allowed_origins: Annotated[_List, AfterValidator(forms.origins)] = Field(
         (),
         description="Browser origins to accept, separated by commas; in development localhost is accepted too",
     )
     list_ttl: float = Field(
         60, ge=0, le=_SECONDS_A_DAY, description="Seconds a stateless-era client may reuse a list of tools"
     )
-    state_url: Annotated[str, AfterValidator(_state_url)] = Field(
-        "memory://", description="Where limits and sessions are kept: memory:// is this process alone"
+    state_url: Annotated[SecretStr, AfterValidator(forms.state_url)] = Field(
+        SecretStr("memory://"), description="Where revocations are kept: memory:// is this process, redis:// is shared"
     )
-    database_url: Annotated[SecretStr, AfterValidator(_database_url)] | None = Field(
+    single_replica: bool = Field(
+        False, description="Says that there will only ever be one replica, so that production may use memory://"
+    )
+    database_url: Annotated[SecretStr, AfterValidator(forms.database_url)] | None = Field(
         None, description="The database of your tools, if they have one; checked for form, opened by you"
     )
     log_format: Literal["json", "console"] | None = Field(
@@ -157,17 +144,11 @@ class Settings(EnvironmentSettings):
 
     @classmethod
     def conflicts(cls, given: dict[str, str]) -> list[Problem]:
-        """Return what no single variable shows: production without the protections it needs (A10)."""
-        if given.get("MCP_ENVIRONMENT") != "production":
-            return []
-        found = [
-            Problem(
-                "MCP_AUTH",
-                given.get("MCP_AUTH", "none"),
-                "must not be none in production, and this version of the chassis has no other mode yet: "
-                "run it with MCP_ENVIRONMENT=development, reachable by nobody but you",
-            )
-        ]
-        if given.get("MCP_PUBLIC_URL", "").startswith("http://"):
-            found.append(Problem("MCP_PUBLIC_URL", given["MCP_PUBLIC_URL"], "must be https:// in production"))
-        return found
+        """Return what no single variable shows (A10)."""
+        return conflicts_of(given)
+
+    @property
+    def store_shown(self) -> str:
+        """The store as logs may show it: without the password."""
+        parts = urlsplit(self.state_url.get_secret_value())
+        return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"

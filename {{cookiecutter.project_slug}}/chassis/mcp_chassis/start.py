@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Final, Literal, TextIO
 
+from mcp_chassis import request as requests
 from mcp_chassis.environment import ServerSettings, load, unknown_variables
+from mcp_chassis.request import Caller
 from mcp_chassis.server import Server
 from mcp_chassis.settings import Settings
 from mcp_chassis.telemetry.logging import configure, log, log_crashes
@@ -30,6 +32,8 @@ def start(server: Server, *, stream: TextIO) -> Settings:
     for name, nearest in unknown_variables(_PREFIX, [Settings, *server.own_settings]):
         log.warning("unknown_variable", variable=name, nearest=nearest or "", hint="nothing reads it")
     server.prepare(settings)
+    speaker = Caller(settings.stdio_caller, settings.stdio_tenant, frozenset(settings.stdio_scopes))
+    requests.local_caller.set(speaker)
     # From here on callers' data is near; before, the text of a failed import helps its author.
     log_crashes()
     return settings

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le, Lt
@@ -15,6 +16,7 @@ _TYPE_WORDS = {
     str: "text",
     bool: "true or false",
     SecretStr: "text",
+    Path: "a path",
 }
 
 
@@ -63,11 +65,16 @@ def _range_words(field: FieldInfo) -> str:
 
 def default_words(field: FieldInfo) -> str | None:
     """Say what an absent value stands for; None where there is nothing to say or it must not be shown."""
-    if field.is_required() or is_secret(field):
+    if field.is_required():
         return None
     default = field.get_default(call_default_factory=True)
+    if isinstance(default, SecretStr):
+        # A default stands in the source for everybody to read; only given values are secret.
+        return default.get_secret_value()
     if default is None or default is PydanticUndefined or default == ():
         return None
+    if isinstance(default, tuple):
+        return ",".join(str(part) for part in default)
     if isinstance(default, bool):
         return str(default).lower()
     return f"{default:g}" if isinstance(default, float) else str(default)

@@ -1,7 +1,4 @@
-"""Who calls: decided on every request, before any MCP code runs (A2).
-
-This version knows one mode, `MCP_AUTH=none`: everybody is the same anonymous caller, in development only.
-"""
+"""Who calls, and whether they may: decided on every request, before any MCP code runs (A1, A2, A11)."""
 
 from __future__ import annotations
 
@@ -13,10 +10,12 @@ from mcp.server.auth.provider import AccessToken
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mcp_chassis import request as requests
-from mcp_chassis.request import Caller
+from mcp_chassis.request import EVERY_SCOPE, Caller, Message
 
 Authenticate = Callable[[Scope], Awaitable[Caller]]
-ANONYMOUS = Caller(id="anonymous")
+Authorize = Callable[[Caller, Message | None], None]
+ANONYMOUS = Caller(id="anonymous", scopes=frozenset({EVERY_SCOPE}))
+"""The one caller of `MCP_AUTH=none`, from whom nothing is kept."""
 
 
 class Identity:
@@ -24,11 +23,13 @@ class Identity:
 
     Args:
         authenticate: Returns the caller of a request, or raises `Refused`.
+        authorize: Lets the caller's message pass, or raises `Refused`.
     """
 
-    def __init__(self, app: ASGIApp, *, authenticate: Authenticate) -> None:
+    def __init__(self, app: ASGIApp, *, authenticate: Authenticate, authorize: Authorize) -> None:
         self._app = app
         self._authenticate = authenticate
+        self._authorize = authorize
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -38,11 +39,12 @@ class Identity:
         request = requests.current()
         if request is not None:
             request.caller = caller
+            self._authorize(caller, request.message)
         await self._app({**scope, "user": _user(caller)}, receive, send)
 
 
 async def admit_everyone(_scope: Scope) -> Caller:
-    """Return the one caller of `MCP_AUTH=none`."""
+    """Return the same caller for every request."""
     return ANONYMOUS
 
 

@@ -20,7 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mcp_chassis import request as requests
 from mcp_chassis.http.refusal import Refused
-from mcp_chassis.request import Request
+from mcp_chassis.request import Caller, Request
 from mcp_chassis.telemetry.logging import log
 
 _HEADER: Final = b"mcp-session-id"
@@ -32,7 +32,7 @@ _RETRY_AFTER: Final = 30
 
 @dataclass(slots=True, eq=False)
 class _Session:
-    owner: str
+    owner: Caller
     opening_scope: Scope
     last_used: float
     requests: int = 0
@@ -87,7 +87,7 @@ class Ownership:
             # The client may use the session as soon as it has seen this header.
             if message["type"] == "http.response.start" and (session_id := _session_id(message)) is not None:
                 request.session_id = session_id
-                self._sessions[session_id] = _Session(request.caller.id, scope, time.monotonic(), requests=1)
+                self._sessions[session_id] = _Session(request.caller, scope, time.monotonic(), requests=1)
             await send(message)
 
         self._opening += 1
@@ -105,7 +105,7 @@ class Ownership:
 
     async def _continue(self, session_id: str, request: Request, scope: Scope, receive: Receive, send: Send) -> None:
         session = self._sessions.get(session_id)
-        if session is None or session.owner != request.caller.id:
+        if session is None or not _same(session.owner, request.caller):
             # The same answer for both: whether a session exists is its owner's business.
             raise Refused(404, "unknown_session", "No such session; initialize a new one", INVALID_REQUEST)
         claimed = _claim_id(session, request)
@@ -176,6 +176,11 @@ def _handshake_era(scope: Scope) -> bool:
     """Tell the era as the SDK does: by the header alone."""
     version = Headers(scope=scope).get("mcp-protocol-version")
     return version is None or version in HANDSHAKE_PROTOCOL_VERSIONS
+
+
+def _same(owner: Caller, caller: Caller) -> bool:
+    """Compare who they are, not what they may do: scopes change with every new token."""
+    return (owner.id, owner.tenant) == (caller.id, caller.tenant)
 
 
 def _claim_id(session: _Session, request: Request) -> str | None:

@@ -32,6 +32,8 @@ Event = Literal[
     "unknown_variable",
     "library_record",
     "authentication_off",
+    "store_silent",
+    "store_answers",
     "container_without_edge",
 ]
 """Every line a server can write names one of these."""

@@ -1,0 +1,61 @@
+"""What a refused client is told, so that it can find the issuer and the scopes (RFC 6750, 3; RFC 9728, 5.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from mcp_chassis.http.refusal import Refused
+
+_RETRY_AFTER: Final = 5
+"""Seconds until an undecidable credential is worth another try."""
+
+METADATA_PATH: Final = "/.well-known/oauth-protected-resource/mcp"
+"""Where RFC 9728, 3.1 puts the metadata of a resource whose path is /mcp."""
+
+
+class Challenge:
+    """Refusals of one server, with the `WWW-Authenticate` that fits each.
+
+    Args:
+        realm: The server's name.
+        metadata_url: Where the RFC 9728 metadata is; None where there is no issuer to find.
+    """
+
+    def __init__(self, realm: str, metadata_url: str | None) -> None:
+        self._realm = realm
+        self._metadata_url = metadata_url
+
+    def unauthenticated(self, reason: str) -> Refused:
+        """Refuse a request without a credential that proves anything: 401.
+
+        Args:
+            reason: Constant word for logs; `no_credential` carries no error, as RFC 6750 asks.
+        """
+        error = {} if reason == "no_credential" else {"error": "invalid_token"}
+        message = "Authentication is needed" if not error else "The credential is not valid"
+        return Refused(401, reason, message, headers=[self._header(error)])
+
+    def forbidden(self, needed: Iterable[str]) -> Refused:
+        """Refuse a call beyond the caller's scopes: 403, naming every scope the call needs (A11)."""
+        scope = " ".join(sorted(needed))
+        return Refused(
+            403,
+            "insufficient_scope",
+            f"This call needs the scope {scope}" if scope else "A probe may list and ping, nothing else",
+            headers=[self._header({"error": "insufficient_scope", "scope": scope} if scope else {})],
+        )
+
+    def undecidable(self, reason: str) -> Refused:
+        """Refuse for now what cannot be judged: 503, because 401 would make clients throw their token away (A3)."""
+        retry = [(b"retry-after", b"%d" % _RETRY_AFTER)]
+        return Refused(
+            503, reason, f"The credential cannot be checked now; try again in {_RETRY_AFTER} s", headers=retry
+        )
+
+    def _header(self, parameters: dict[str, str]) -> tuple[bytes, bytes]:
+        found = {"realm": self._realm, **parameters}
+        if self._metadata_url is not None:
+            found["resource_metadata"] = self._metadata_url
+        text = ", ".join(f'{name}="{value}"' for name, value in found.items())
+        return b"www-authenticate", f"Bearer {text}".encode("ascii")

@@ -1,0 +1,135 @@
+"""Where the records of API keys are kept: a file, or the shared store (A4)."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final, Protocol
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from mcp_chassis.auth.keys import KeyRecord
+from mcp_chassis.state.store import Store
+
+_PREFIX: Final = "key:"
+
+
+class Keyring(Protocol):
+    """Look-up of key records by id."""
+
+    async def find(self, key_id: str) -> KeyRecord | None:
+        """Return the record of `key_id`. Raises `StoreDown` or `UnreadableKeyring` if that cannot be known."""
+
+
+class UnreadableKeyring(Exception):
+    """The keys file is missing or not one of ours; the text says which, never what is in it."""
+
+
+class _Contents(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    version: int = 1
+    keys: list[KeyRecord] = []
+
+
+class FileKeyring:
+    """Records in a JSON file, read again when it changes: a mounted Secret is swapped under a running server.
+
+    Args:
+        path: The file of `MCP_API_KEYS_FILE`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._seen: tuple[int, int, int] | None = None
+        self._records: dict[str, KeyRecord] = {}
+
+    async def find(self, key_id: str) -> KeyRecord | None:
+        """Return the record from the file as it is now."""
+        return self.records().get(key_id)
+
+    def exists(self) -> bool:
+        """Tell whether there is a file yet."""
+        return self._path.exists()
+
+    def records(self) -> dict[str, KeyRecord]:
+        """Return all records by id.
+
+        Raises:
+            UnreadableKeyring: If the file is missing or malformed.
+        """
+        try:
+            status = self._path.stat()
+            seen = (status.st_mtime_ns, status.st_ino, status.st_size)
+            if seen != self._seen:
+                self._records = {record.id: record for record in self._read().keys}
+                self._seen = seen
+        except OSError as error:
+            raise UnreadableKeyring(f"{self._path}: {error.strerror}") from None
+        return self._records
+
+    def _read(self) -> _Contents:
+        try:
+            return _Contents.model_validate_json(self._path.read_bytes())
+        except ValidationError as error:
+            places = sorted({".".join(str(part) for part in item["loc"]) for item in error.errors()})
+            raise UnreadableKeyring(f"{self._path} is not a keys file; wrong at: {', '.join(places)}") from None
+
+    @contextmanager
+    def editing(self) -> Iterator[dict[str, KeyRecord]]:
+        """Yield the records to change, and write them back as one atomic replacement.
+
+        Two editors wait for each other; a reader sees the file before or after, never between.
+
+        Raises:
+            UnreadableKeyring: If there is a file that is not one of ours.
+            OSError: If the folder cannot be written, as with a mounted Secret.
+        """
+        with self._path.with_name(f".{self._path.name}.lock").open("w", encoding="ascii") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            records = dict(self.records()) if self.exists() else {}
+            yield records
+            self._write(_Contents(keys=sorted(records.values(), key=lambda record: (record.created, record.id))))
+
+    def _write(self, contents: _Contents) -> None:
+        descriptor, name = tempfile.mkstemp(dir=self._path.parent, prefix=f".{self._path.name}.")
+        try:
+            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                file.write(contents.model_dump_json(indent=2) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+            Path(name).replace(self._path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+
+
+class StoreKeyring:
+    """Records in the shared store, seen by every replica at once."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def find(self, key_id: str) -> KeyRecord | None:
+        """Return the record from the store."""
+        (text,) = await self._store.read([_PREFIX + key_id])
+        return None if text is None else KeyRecord.model_validate_json(text)
+
+    async def records(self) -> dict[str, KeyRecord]:
+        """Return all records by id."""
+        names = await self._store.names(_PREFIX)
+        texts = await self._store.read(names) if names else []
+        found = [KeyRecord.model_validate_json(text) for text in texts if text is not None]
+        return {record.id: record for record in found}
+
+    async def put(self, record: KeyRecord) -> None:
+        """Keep `record`."""
+        await self._store.write(_PREFIX + record.id, record.model_dump_json())
+
+    async def remove(self, key_id: str) -> None:
+        """Forget the key."""
+        await self._store.remove(_PREFIX + key_id)

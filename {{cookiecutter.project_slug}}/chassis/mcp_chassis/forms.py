@@ -1,0 +1,99 @@
+"""The forms that values of the environment must have, and the words for those that do not (S1)."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from typing import Final
+from urllib.parse import urlsplit
+
+from pydantic import SecretStr
+
+ALGORITHMS: Final = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
+"""Asymmetric ones alone: with HMAC a public key would be a signing key (RFC 8725, 2.1)."""
+AUTH_MODES: Final = ("keys", "jwt", "mtls", "none")
+_HOST: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:\d{1,5})?")
+_WEB_ADDRESS: Final = re.compile(rf"https?://{_HOST.pattern}")
+
+
+def split(value: object) -> object:
+    """Read `a, b` as two items; pydantic-settings would expect JSON."""
+    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+
+def loopback(value: str) -> str:
+    """Admit addresses that only this machine reaches: the edge is the way in (T5)."""
+    if value == "localhost":
+        return "127.0.0.1"
+    try:
+        if ipaddress.ip_address(value).is_loopback:
+            return value
+    except ValueError:
+        pass
+    raise ValueError(
+        "must be a loopback address: 127.0.0.1 or ::1. Others come in through the edge (deploy/), never directly"
+    )
+
+
+def web_address(value: str) -> str:
+    """Admit a scheme and a host."""
+    if not _WEB_ADDRESS.fullmatch(value) or urlsplit(value).port == 0:
+        raise ValueError("must be https:// and a host, without a path: https://notes.example.com")
+    return value
+
+
+def issuer_address(value: str) -> str:
+    """Admit an issuer: https, or http on this machine for development (RFC 8414, 2)."""
+    parts = urlsplit(value)
+    local = parts.scheme == "http" and parts.hostname in ("127.0.0.1", "localhost", "::1")
+    if not (local or parts.scheme == "https") or not parts.hostname or parts.query or parts.fragment or parts.username:
+        raise ValueError("must be https:// and the issuer as its tokens name it: https://login.example.com/tenant/v2.0")
+    return value
+
+
+def auth_modes(values: tuple[str, ...]) -> tuple[str, ...]:
+    """Admit ways to prove who calls; none excludes the others."""
+    known = set(values) <= set(AUTH_MODES) and len(set(values)) == len(values) and values
+    if not known or ("none" in values and len(values) > 1):
+        raise ValueError("must be none, or one or more of keys, jwt, mtls separated by commas: keys,jwt")
+    return values
+
+
+def algorithms(values: tuple[str, ...]) -> tuple[str, ...]:
+    """Admit asymmetric signatures alone."""
+    if not values or not set(values) <= set(ALGORITHMS):
+        raise ValueError(f"must be some of {', '.join(ALGORITHMS)}: RS256,ES256")
+    return values
+
+
+def state_url(value: SecretStr) -> SecretStr:
+    """Admit this process's memory, or Redis."""
+    text = value.get_secret_value()
+    if text != "memory://" and not re.fullmatch(r"rediss?://[^\s/]+(/\d+)?", text):
+        raise ValueError("must be memory:// or redis://host:6379/0 (rediss:// for TLS)")
+    return value
+
+
+def database_url(value: SecretStr) -> SecretStr:
+    """Admit PostgreSQL, or SQLite for development."""
+    parts = urlsplit(value.get_secret_value())
+    server = parts.scheme in ("postgresql", "postgresql+asyncpg", "postgres") and bool(parts.hostname)
+    if not server and not value.get_secret_value().startswith("sqlite+aiosqlite:///"):
+        raise ValueError(
+            "must be postgresql+asyncpg://user:password@host:5432/name or sqlite+aiosqlite:///path/to/file"
+        )
+    return value
+
+
+def hosts(values: tuple[str, ...]) -> tuple[str, ...]:
+    """Admit host names, with or without a port."""
+    if bad := [value for value in values if not _HOST.fullmatch(value)]:
+        raise ValueError(f"{bad[0]!r} is not a host: list names like notes.example.com,notes.internal:8443")
+    return values
+
+
+def origins(values: tuple[str, ...]) -> tuple[str, ...]:
+    """Admit browser origins."""
+    for value in values:
+        web_address(value)
+    return values

@@ -1,0 +1,269 @@
+"""`ops`: what an operator does to a server from outside (A3, A4)."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Final
+
+import anyio
+import typer
+from pydantic import ValidationError
+from pydantic_core import to_json
+
+from mcp_chassis.auth import keys
+from mcp_chassis.auth.keyring import FileKeyring, StoreKeyring, UnreadableKeyring
+from mcp_chassis.auth.keys import KeyRecord
+from mcp_chassis.auth.revocation import Kind, Revocations
+from mcp_chassis.environment import ConfigurationError, load
+from mcp_chassis.errors import violations
+from mcp_chassis.server import Server
+from mcp_chassis.settings import Settings
+from mcp_chassis.state import open_store
+from mcp_chassis.state.store import Store, StoreDown
+
+_FAILED: Final = 1
+_UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+_NO_KEYRING: Final = (
+    "there is no place for keys: set MCP_API_KEYS_FILE to a file, or MCP_STATE_URL to a Redis that the server shares"
+)
+_NO_STORE: Final = "MCP_STATE_URL is memory://, which lives in the server's process: set it to the server's Redis"
+
+
+class Impossible(Exception):
+    """The command cannot be carried out; the text says why and what would help."""
+
+
+Caller = Annotated[str, typer.Option(help="Who uses the key; this name appears in logs.")]
+Tenant = Annotated[str, typer.Option(help="Whose data the caller works on.")]
+Scopes = Annotated[list[str] | None, typer.Option("--scope", help="What the caller may do; repeat it for more.")]
+Expires = Annotated[str, typer.Option(help="When the key ends: 90d, 12h, or never.")]
+Overlap = Annotated[str, typer.Option(help="How long the old key stays valid beside the new one.")]
+PrintEntry = Annotated[
+    bool, typer.Option("--print-entry", help="Write nothing; print the entry for your secret store.")
+]
+KeyId = Annotated[str, typer.Argument(help="The id of a key, as `ops keys list` shows it; not the key itself.")]
+
+
+def ops_commands(server: Server) -> typer.Typer:
+    """Return the `ops` group of `server`'s command line."""
+    app = typer.Typer(help="Operate the server: keys and tokens.", no_args_is_help=True)
+    app.add_typer(_key_commands(server), name="keys")
+    app.add_typer(_token_commands(server), name="tokens")
+    return app
+
+
+def _key_commands(server: Server) -> typer.Typer:
+    app = typer.Typer(help="API keys: create, list, revoke, rotate.", no_args_is_help=True)
+
+    @app.command("create")
+    def create(
+        caller: Caller,
+        tenant: Tenant = "default",
+        scope: Scopes = None,
+        expires: Expires = "90d",
+        entry: PrintEntry = False,
+    ) -> None:
+        """Create a key and print it, once.
+
+        Only its hash is kept, so a lost key cannot be shown again; create another.
+        """
+
+        async def run(desk: Desk) -> None:
+            key, record = _new_key(caller, tenant, tuple(scope or ()), _end(expires))
+            await desk.hand_out(key, record, print_entry=entry)
+
+        _run(server, run)
+
+    @app.command("list")
+    def list_keys() -> None:
+        """List the keys: id, caller, tenant, scopes, expiry."""
+        _run(server, lambda desk: desk.show())
+
+    @app.command("revoke")
+    def revoke(key_id: KeyId) -> None:
+        """Take a key back, at the next request of every replica that shares the store."""
+        _run(server, lambda desk: desk.revoke(key_id))
+
+    @app.command("rotate")
+    def rotate(key_id: KeyId, overlap: Overlap = "24h", expires: Expires = "90d") -> None:
+        """Create a successor for a key; both are valid for the overlap."""
+        _run(server, lambda desk: desk.rotate(key_id, _span(overlap), _end(expires)))
+
+    return app
+
+
+def _token_commands(server: Server) -> typer.Typer:
+    app = typer.Typer(help="Tokens of the OAuth issuer: revoke.", no_args_is_help=True)
+
+    @app.command("revoke")
+    def revoke(
+        jti: Annotated[str | None, typer.Option(help="The one token with this `jti`.")] = None,
+        subject: Annotated[
+            str | None, typer.Option(help="Everything of this caller, keys and certificates too.")
+        ] = None,
+        span: Annotated[str, typer.Option("--for", help="For how long: at least a token's lifetime.")] = "24h",
+    ) -> None:
+        """Take back one token, or all of a caller's credentials, in every replica."""
+
+        async def run(desk: Desk) -> None:
+            if (jti is None) == (subject is None):
+                raise Impossible("give either --jti or --subject")
+            kind, what = ("token", jti) if jti is not None else ("subject", subject)
+            await desk.take_back("token" if kind == "token" else "subject", what or "", _span(span).total_seconds())
+
+        _run(server, run)
+
+    return app
+
+
+class Desk:
+    """Where keys are handed out and taken back.
+
+    Args:
+        settings: The server's settings.
+        store: The server's store.
+    """
+
+    def __init__(self, settings: Settings, store: Store) -> None:
+        self._file = None if settings.api_keys_file is None else FileKeyring(settings.api_keys_file)
+        self._shared = StoreKeyring(store) if store.shared else None
+        self._revocations = Revocations(store) if store.shared else None
+
+    async def records(self) -> dict[str, KeyRecord]:
+        """Return all keys by id."""
+        if self._file is not None:
+            return self._file.records() if self._file.exists() else {}
+        if self._shared is not None:
+            return await self._shared.records()
+        raise Impossible(_NO_KEYRING)
+
+    async def keep(self, *records: KeyRecord) -> None:
+        """Write records where the server looks for them."""
+        if self._file is not None:
+            with self._file.editing() as kept:
+                kept.update({record.id: record for record in records})
+        elif self._shared is not None:
+            for record in records:
+                await self._shared.put(record)
+        else:
+            raise Impossible(_NO_KEYRING)
+
+    async def hand_out(self, key: str, record: KeyRecord, *, print_entry: bool) -> None:
+        """Keep the record and print the key; or print both, for a secret store elsewhere."""
+        if print_entry:
+            print(to_json({"key": key, "entry": record.model_dump(mode="json")}).decode("utf-8"))
+            _tell("nothing was written: put the entry into the list `keys` of your keys file, and give the key away")
+            return
+        await self.keep(record)
+        _tell(_line(record))
+        print(key)
+
+    async def show(self) -> None:
+        """Print one line for each key."""
+        for record in (await self.records()).values():
+            print(_line(record))
+
+    async def find(self, key_id: str) -> KeyRecord:
+        """Return one record."""
+        record = (await self.records()).get(key_id)
+        if record is None:
+            raise Impossible(f"there is no key {key_id}; `ops keys list` shows them")
+        return record
+
+    async def revoke(self, key_id: str) -> None:
+        """Take a key back in the store, which is at once, and out of the file, which may lag or be read-only."""
+        if self._revocations is not None:
+            await self._revocations.revoke("key", key_id, None)
+        if self._file is None:
+            if self._shared is None:
+                raise Impossible(_NO_KEYRING)
+            await self._shared.remove(key_id)
+        else:
+            await self._remove_from_file(self._file, key_id)
+        _tell(f"{key_id} is revoked")
+
+    async def _remove_from_file(self, keyring: FileKeyring, key_id: str) -> None:
+        try:
+            with keyring.editing() as kept:
+                if kept.pop(key_id, None) is None and self._revocations is None:
+                    raise Impossible(f"there is no key {key_id}; `ops keys list` shows them")
+        except OSError as error:
+            if self._revocations is None:
+                raise Impossible(f"{error.filename} cannot be written and {_NO_STORE}") from None
+            _tell("the keys file is read-only: the store refuses the key from now on; remove its entry at the source")
+
+    async def rotate(self, key_id: str, overlap: timedelta, expires: datetime | None) -> None:
+        """Hand out a successor, and let the old key end after the overlap or when it would have ended anyway."""
+        old = await self.find(key_id)
+        key, record = _new_key(old.caller, old.tenant, old.scopes, expires)
+        end = datetime.now(UTC).replace(microsecond=0) + overlap
+        ends = end if old.expires is None else min(end, old.expires)
+        await self.keep(old.model_copy(update={"expires": ends}), record)
+        _tell(f"{old.id} is valid until {ends.isoformat()}")
+        _tell(_line(record))
+        print(key)
+
+    async def take_back(self, kind: Kind, what: str, seconds: float) -> None:
+        """Revoke tokens in the store."""
+        if self._revocations is None:
+            raise Impossible(_NO_STORE)
+        await self._revocations.revoke(kind, what, seconds)
+        _tell("revoked")
+
+
+def _run(server: Server, work: Callable[[Desk], Awaitable[None]]) -> None:
+    """Carry out a command, and turn what can go wrong into a sentence and an exit code."""
+
+    async def run() -> None:
+        settings, _ = load(Settings)
+        store = open_store(settings.state_url.get_secret_value(), server=server.name)
+        try:
+            await work(Desk(settings, store))
+        finally:
+            await store.close()
+
+    try:
+        anyio.run(run)
+    except ConfigurationError as error:
+        _tell(str(error))
+        raise typer.Exit(error.exit_code) from None
+    except (Impossible, UnreadableKeyring) as error:
+        _tell(str(error))
+    except StoreDown:
+        _tell("the store of MCP_STATE_URL does not answer; nothing was changed there")
+    except OSError as error:
+        _tell(f"{error.filename}: {error.strerror}")
+    else:
+        return
+    raise typer.Exit(_FAILED)
+
+
+def _new_key(caller: str, tenant: str, scopes: tuple[str, ...], expires: datetime | None) -> tuple[str, KeyRecord]:
+    try:
+        return keys.create(caller, tenant=tenant, scopes=scopes, expires=expires)
+    except ValidationError as error:
+        raise Impossible(f"not a key: {violations(error)}") from None
+
+
+def _span(text: str) -> timedelta:
+    found = re.fullmatch(r"([1-9]\d{0,5})([smhd])", text)
+    if found is None:
+        raise Impossible(f"{text} is no span of time; write 90d, 12h, 30m or 45s")
+    return timedelta(seconds=int(found.group(1)) * _UNITS[found.group(2)])
+
+
+def _end(text: str) -> datetime | None:
+    return None if text == "never" else datetime.now(UTC).replace(microsecond=0) + _span(text)
+
+
+def _line(record: KeyRecord) -> str:
+    ends = "never" if record.expires is None else record.expires.isoformat()
+    scopes = " ".join(record.scopes) or "-"
+    return f"{record.id}  caller={record.caller}  tenant={record.tenant}  scopes={scopes}  expires={ends}"
+
+
+def _tell(text: str) -> None:
+    print(text, file=sys.stderr)
