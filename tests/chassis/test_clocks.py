@@ -57,7 +57,7 @@ async def test_T7_body_that_trickles_is_refused_and_its_connection_closed(story:
     async with chassis(chassis_server(story), HASTY) as port, connect(port) as connection:
         await connection.send(raw("POST", [*POST, ("Content-Length", "1000")]))
         sending = asyncio.create_task(trickle(connection, b" " * 1000))
-        answer = await connection.answer()
+        answer = await asyncio.wait_for(connection.answer(), DEADLINE / 2)
         closed = await connection.closed()
         sending.cancel()
 

@@ -106,7 +106,7 @@ def test_S2_dot_env_is_never_read_in_production(line: str, monkeypatch: pytest.M
 def test_S2_dot_env_that_asks_for_production_does_not_start_a_development_server(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("MCP_ENVIRONMENT=production\n")
 
-    with pytest.raises(ConfigurationError, match="MCP_AUTH=none"):
+    with pytest.raises(ConfigurationError, match="MCP_ENVIRONMENT=production  must be set in the process"):
         load(Settings)
 
 

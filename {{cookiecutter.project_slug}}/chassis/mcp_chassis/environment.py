@@ -148,7 +148,7 @@ def load(main: type[_Settings], *others: type[EnvironmentSettings]) -> tuple[_Se
         ConfigurationError: If anything is missing or wrong, with all problems of all classes at once.
     """
     given = given_variables()
-    problems: list[Problem] = []
+    problems = _misplaced(given)
     found = _read(main, given, problems)
     rest = [loaded for other in others if (loaded := _read(other, given, problems)) is not None]
     if problems or found is None:
@@ -167,6 +167,14 @@ def _read(settings_class: type[_Settings], given: dict[str, str], problems: list
         named = {problem.variable for problem in unreadable}
         problems += [problem for problem in found if f"{problem.variable}_FILE" not in named]
         return None
+
+
+def _misplaced(given: Mapping[str, str]) -> list[Problem]:
+    """Refuse a `.env` that says production: nothing reads it there, so the rest of it would be lost in silence."""
+    if _development(given) or "MCP_ENVIRONMENT" in os.environ:
+        return []
+    rule = f"must be set in the process, not in {ENVIRONMENT_FILE}: production never reads that file"
+    return [Problem("MCP_ENVIRONMENT", given["MCP_ENVIRONMENT"], rule)]
 
 
 def _development(given: Mapping[str, str]) -> bool:
