@@ -97,7 +97,7 @@ async def test_T8_tool_that_may_take_longer_than_the_server_stops_the_start() ->
         server.prepare(settings(tool_timeout=30))
 
     assert str(refused.value) == (
-        "1 setting stops this server:\n  MCP_TOOL_TIMEOUT=30  must be at least 45.5, which the tool long declares: "
+        "1 problem stops this server:\n  MCP_TOOL_TIMEOUT=30  must be at least 45.5, which the tool long declares: "
         "raise it everywhere at once with copier update --data tool_timeout=46"
     )
 

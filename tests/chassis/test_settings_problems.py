@@ -96,7 +96,7 @@ def problems(*classes: type[ServerSettings]) -> list[str]:
     with pytest.raises(ConfigurationError) as stopped:
         load(Settings, *classes)
     first, *lines = str(stopped.value).split("\n")
-    assert first == ("1 setting stops this server:" if len(lines) == 1 else f"{len(lines)} settings stop this server:")
+    assert first == ("1 problem stops this server:" if len(lines) == 1 else f"{len(lines)} problems stop this server:")
     assert stopped.value.exit_code == BAD_CONFIGURATION == 78
     assert all(line.startswith("  ") for line in lines)
     return [line[2:] for line in lines]

@@ -80,7 +80,7 @@ def test_S1_everything_that_is_wrong_is_said_in_one_message(project: Project, bo
 
     title, *problems = done.stderr.splitlines()
     assert done.returncode == BAD_CONFIGURATION
-    assert title == f"{len(bad)} settings stop this server:"
+    assert title == f"{len(bad)} problems stop this server:"
     assert sorted(line.split()[0].partition("=")[0] for line in problems) == sorted(bad)
     assert all("must be" in line for line in problems)
     assert SECRET not in done.stderr + done.stdout
@@ -94,7 +94,7 @@ def test_A10_production_without_authentication_does_not_start(command: str, proj
     done = project.run(command, given=given)
 
     assert (done.returncode, done.stdout) == (BAD_CONFIGURATION, "")
-    assert done.stderr.startswith("2 settings stop this server:\n")
+    assert done.stderr.startswith("2 problems stop this server:\n")
     assert "MCP_AUTH=none  must not be none in production" in done.stderr
     assert "MCP_PUBLIC_URL=http://notes.example.com  must be https:// in production" in done.stderr
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 
 from fastapi import FastAPI
-from mcp.server.streamable_http_manager import StreamableHTTPASGIApp
+from mcp.server.streamable_http_manager import StreamableHTTPASGIApp, StreamableHTTPSessionManager
 from mcp.server.transport_security import TransportSecuritySettings
 from starlette.middleware.cors import CORSMiddleware
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp
 
 from mcp_chassis.auth.authorization import Authorization
@@ -25,46 +25,42 @@ from mcp_chassis.server import Server
 from mcp_chassis.settings import Settings
 from mcp_chassis.state import open_store
 from mcp_chassis.state.store import Store, StoreDown
+from mcp_chassis.telemetry.logging import log
 
 _EXPOSED = ("Mcp-Session-Id", "WWW-Authenticate", "Retry-After", "X-Request-ID")
 
 
-def build_app(server: Server, settings: Settings, *, authenticate: Authenticate | None = None) -> FastAPI:
+def build_app(
+    server: Server,
+    settings: Settings,
+    *,
+    authenticate: Authenticate | None = None,
+    on_failure: Callable[[], None] = lambda: None,
+) -> FastAPI:
     """Return the ASGI application of a prepared server; it runs once.
 
     Args:
         server: The server, after `prepare`.
         settings: The same settings.
         authenticate: Returns the caller of each request; by default what `MCP_AUTH` says.
+        on_failure: Called when what serves the sessions has died: such a process must not go on looking alive.
 
     Raises:
         ConfigurationError: If the keys file cannot be read.
     """
     stateless = settings.sessions == "stateless"
-    # Host and Origin are checked at the boundary, sessions end in the table: the SDK's own checks are off.
-    server.streamable_http_app(
-        stateless_http=stateless,
-        max_request_body_size=settings.max_body_bytes,
-        session_idle_timeout=None,
-        max_sessions=None,
-        transport_security=TransportSecuritySettings(enable_dns_rebinding_protection=False),
-    )
-    manager = server.session_manager
     store = open_store(settings.state_url.get_secret_value(), server=server.name)
     client = issuer_client()
     challenge = challenge_of(settings, server.name)
-    if authenticate is None:
-        authenticate = (
-            admit_everyone
-            if "none" in settings.auth
-            else authentication_of(settings, challenge=challenge, store=store, client=client)
-        )
+    if authenticate is None and "none" not in settings.auth:
+        authenticate = authentication_of(settings, challenge=challenge, store=store, client=client)
 
+    manager = _session_manager(server, settings)
     negotiation = Negotiation(StreamableHTTPASGIApp(manager), longest_call=settings.tool_timeout)
     ownership = Ownership(negotiation, maximum=settings.max_sessions, idle_timeout=settings.session_idle_timeout)
     identity = Identity(
         negotiation if stateless else ownership,
-        authenticate=authenticate,
+        authenticate=authenticate or admit_everyone,
         authorize=Authorization(challenge, server.scopes_of),
     )
     boundary = Boundary(
@@ -76,25 +72,55 @@ def build_app(server: Server, settings: Settings, *, authenticate: Authenticate 
         receive_timeout=settings.receive_timeout,
     )
 
-    @asynccontextmanager
-    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        async with AsyncExitStack() as opened:
-            opened.push_async_callback(store.close)
-            await opened.enter_async_context(client)
-            await opened.enter_async_context(manager.run())
-            await opened.enter_async_context(ownership.sweeping())
-            yield
-
-    app = FastAPI(title=server.name, lifespan=lifespan, openapi_url=None)
+    lifespan = _lifespan(client, manager.run(), ownership.sweeping(), closing=store.close, on_failure=on_failure)
+    app = FastAPI(title=server.name, lifespan=lifespan, openapi_url=None, redirect_slashes=False)
     app.include_router(health_routes(version=server.version, checks=_checks(settings, store)))
-    if settings.jwt_issuer is not None:
-        scopes = server.all_scopes()
-        app.router.routes.append(
-            metadata_route(resource=resource_url(settings), issuer=settings.jwt_issuer, scopes=scopes)
-        )
+    app.router.routes += _metadata(server, settings)
     # A Route, not a mount: a mount answers /mcp with a redirect that clients do not follow.
     app.router.routes.append(Route("/mcp", endpoint=_for_browsers(boundary, names)))
     return app
+
+
+def _session_manager(server: Server, settings: Settings) -> StreamableHTTPSessionManager:
+    """Return the SDK's manager; Host and Origin are checked at the boundary, sessions end in the table, not there."""
+    server.streamable_http_app(
+        stateless_http=settings.sessions == "stateless",
+        max_request_body_size=settings.max_body_bytes,
+        session_idle_timeout=None,
+        max_sessions=None,
+        transport_security=TransportSecuritySettings(enable_dns_rebinding_protection=False),
+    )
+    return server.session_manager
+
+
+def _lifespan(
+    *opened: AbstractAsyncContextManager[object],
+    closing: Callable[[], Awaitable[None]],
+    on_failure: Callable[[], None],
+) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+    """Return the lifespan that holds `opened` open, and tells when one of them breaks before its time."""
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        try:
+            async with AsyncExitStack() as stack:
+                stack.push_async_callback(closing)
+                for context in opened:
+                    await stack.enter_async_context(context)
+                yield
+        except BaseException as error:
+            log.crash(error)
+            on_failure()
+            raise
+
+    return lifespan
+
+
+def _metadata(server: Server, settings: Settings) -> list[BaseRoute]:
+    """Return the route of the OAuth metadata, where there is an issuer to tell of."""
+    if "jwt" not in settings.auth or settings.jwt_issuer is None:
+        return []
+    return [metadata_route(resource=resource_url(settings), issuer=settings.jwt_issuer, scopes=server.all_scopes())]
 
 
 def _checks(settings: Settings, store: Store) -> list[Check]:

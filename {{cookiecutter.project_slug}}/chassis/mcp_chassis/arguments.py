@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import anyio.to_thread
 from mcp.server.mcpserver.tools import Tool
@@ -76,6 +76,8 @@ def harden(tool: Tool) -> None:
         wrap_output=lenient.wrap_output,
     )
     tool.parameters = strict.model_json_schema(by_alias=True)
+    if Caller.__name__ in tool.parameters.get("$defs", {}):
+        raise TypeError(f"{tool.name}: a model among the arguments holds a Caller, which a client must not send")
 
 
 def _strict(model: type[ArgModelBase]) -> type[ArgModelBase]:
@@ -89,9 +91,16 @@ def supply_caller(function: Callable[..., Any]) -> Callable[..., Any]:
     """Return `function` with its `Caller` parameter filled from the request, so that no schema shows it.
 
     A function without such a parameter is returned as it is.
+
+    Raises:
+        TypeError: If `Caller` is part of another type.
     """
     hints = get_type_hints(function, include_extras=True)
-    names = [name for name, hint in hints.items() if hint is Caller and name != "return"]
+    names = [name for name, hint in hints.items() if name != "return" and _mentions_caller(hint)]
+    for name in names:
+        if hints[name] is not Caller:
+            # Anything around it would let a client send a caller of its own making.
+            raise TypeError(f"{function.__name__}: write the parameter as `{name}: Caller`, without anything around it")
     if not names:
         return function
     signature = inspect.signature(function, eval_str=True)
@@ -111,3 +120,7 @@ def supply_caller(function: Callable[..., Any]) -> Callable[..., Any]:
     filled.__annotations__ = {name: hint for name, hint in hints.items() if name not in names}
     vars(filled)["__signature__"] = signature.replace(parameters=shown)
     return filled
+
+
+def _mentions_caller(hint: object) -> bool:
+    return hint is Caller or any(_mentions_caller(part) for part in get_args(hint))

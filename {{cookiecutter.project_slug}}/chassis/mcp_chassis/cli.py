@@ -15,6 +15,7 @@ from mcp_chassis.ops import ops_commands
 from mcp_chassis.serve import serve, serve_reloading
 from mcp_chassis.server import Server
 from mcp_chassis.start import start
+from mcp_chassis.stdio import serve_stdio
 
 _FOUND: Final = 1
 
@@ -61,7 +62,7 @@ def application(server: Server) -> typer.Typer:
 
         def run() -> None:
             start(server, stream=sys.stderr)
-            anyio.run(server.run_stdio_async)
+            anyio.run(serve_stdio, server)
 
         _configured(run)
 

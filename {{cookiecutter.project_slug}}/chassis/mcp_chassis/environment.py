@@ -7,10 +7,12 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar
 
 from dotenv import dotenv_values
+from dotenv.parser import parse_stream
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
@@ -30,7 +32,7 @@ _PASSWORD = re.compile(r"(?<=://).*@")
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One variable that stops the server; `value` is None where it must not be shown."""
+    """One thing that stops the server, most often a variable; `value` is None where it must not be shown."""
 
     variable: str
     value: str | None
@@ -46,13 +48,16 @@ class ConfigurationError(Exception):
 
     Args:
         problems: At least one.
+        strangers: Variables that nothing reads, each with the nearest name that something does: a likely cause.
     """
 
     exit_code: ClassVar[int] = BAD_CONFIGURATION
 
-    def __init__(self, problems: Sequence[Problem]) -> None:
-        count = "1 setting stops" if len(problems) == 1 else f"{len(problems)} settings stop"
-        super().__init__(f"{count} this server:\n" + "\n".join(f"  {problem}" for problem in problems))
+    def __init__(self, problems: Sequence[Problem], strangers: Sequence[tuple[str, str | None]] = ()) -> None:
+        count = "1 problem stops" if len(problems) == 1 else f"{len(problems)} problems stop"
+        lines = [str(problem) for problem in problems]
+        lines += [f"{name}  is read by nothing; is {nearest} meant?" for name, nearest in strangers if nearest]
+        super().__init__("\n  ".join([f"{count} this server:", *lines]))
         self.problems = tuple(problems)
 
 
@@ -68,16 +73,18 @@ class Variable:
     required: bool
 
 
-class _SecretFiles(PydanticBaseSettingsSource):
-    """The contents of `…_FILE` for every secret: orchestrators mount secrets as files."""
+class _Given(PydanticBaseSettingsSource):
+    """The only reader of the environment: exact names, so that no check can look past another spelling (A10)."""
 
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
-        """Return the text of the file that one secret names, or None."""
-        path = given_variables().get(f"{_variable(self.config, field_name)}_FILE") if is_secret(field) else None
-        return (_text(Path(path)) if path else None), field_name, False
+        """Return the text given for one field, or for a secret the text of the file given, or None."""
+        given = given_variables()
+        variable = _variable(self.config, field_name)
+        path = given.get(f"{variable}_FILE") if is_secret(field) else None
+        return given.get(variable, _text(Path(path)) if path else None), field_name, False
 
     def __call__(self) -> dict[str, Any]:
-        """Return every secret that was given as a readable file."""
+        """Return the texts of all fields that were given."""
         fields = self.settings_cls.model_fields
         texts = {name: self.get_field_value(field, name)[0] for name, field in fields.items()}
         return {name: text for name, text in texts.items() if text is not None}
@@ -97,18 +104,9 @@ class EnvironmentSettings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Prefer arguments, then the process, then `.env`, then mounted secrets."""
-        del file_secret_settings
-        return init_settings, env_settings, dotenv_settings, _SecretFiles(settings_cls)
-
-    @classmethod
-    def read(cls, env_file: Path | None) -> Self:
-        """Return the settings of this process, with those of `env_file` behind them.
-
-        Raises:
-            pydantic.ValidationError: If anything is missing or wrong.
-        """
-        return cls(_env_file=env_file)  # type: ignore[call-arg]  # pydantic-settings adds it to every class
+        """Prefer arguments, then what was given."""
+        del env_settings, dotenv_settings, file_secret_settings
+        return init_settings, _Given(settings_cls)
 
     @classmethod
     def variables(cls) -> Iterator[Variable]:
@@ -138,7 +136,8 @@ def given_variables() -> dict[str, str]:
     process = dict(os.environ)
     if not _development(process) or not ENVIRONMENT_FILE.is_file():
         return process
-    return {name: text for name, text in dotenv_values(ENVIRONMENT_FILE).items() if text is not None} | process
+    text = _text(ENVIRONMENT_FILE) or ""
+    return {name: value for name, value in dotenv_values(stream=StringIO(text)).items() if value is not None} | process
 
 
 def load(main: type[_Settings], *others: type[EnvironmentSettings]) -> tuple[_Settings, list[EnvironmentSettings]]:
@@ -148,11 +147,11 @@ def load(main: type[_Settings], *others: type[EnvironmentSettings]) -> tuple[_Se
         ConfigurationError: If anything is missing or wrong, with all problems of all classes at once.
     """
     given = given_variables()
-    problems = _misplaced(given)
+    problems = _environment_file_problems(given)
     found = _read(main, given, problems)
     rest = [loaded for other in others if (loaded := _read(other, given, problems)) is not None]
     if problems or found is None:
-        raise ConfigurationError(problems)
+        raise ConfigurationError(problems, unknown_variables(main, *others))
     return found, rest
 
 
@@ -161,7 +160,7 @@ def _read(settings_class: type[_Settings], given: dict[str, str], problems: list
     unreadable = _unreadable_files(settings_class, given)
     problems += unreadable + settings_class.conflicts(given)
     try:
-        return settings_class.read(ENVIRONMENT_FILE if _development(given) else None)
+        return settings_class()
     except ValidationError as error:
         found = [_problem(settings_class, item, given) for item in _first_of_each_field(error)]
         named = {problem.variable for problem in unreadable}
@@ -169,24 +168,36 @@ def _read(settings_class: type[_Settings], given: dict[str, str], problems: list
         return None
 
 
-def _misplaced(given: Mapping[str, str]) -> list[Problem]:
-    """Refuse a `.env` that says production: nothing reads it there, so the rest of it would be lost in silence."""
-    if _development(given) or "MCP_ENVIRONMENT" in os.environ:
+def _environment_file_problems(given: Mapping[str, str]) -> list[Problem]:
+    """Return what is wrong with `.env` as a file."""
+    if not _development(os.environ) or not ENVIRONMENT_FILE.is_file():
         return []
-    rule = f"must be set in the process, not in {ENVIRONMENT_FILE}: production never reads that file"
-    return [Problem("MCP_ENVIRONMENT", given["MCP_ENVIRONMENT"], rule)]
+    text = _text(ENVIRONMENT_FILE)
+    if text is None:
+        return [Problem(str(ENVIRONMENT_FILE), None, "must be a text file in UTF-8 that this process can read")]
+    found = [
+        Problem(f"{ENVIRONMENT_FILE}, line {binding.original.line}", None, "must be NAME=value, or a comment after #")
+        for binding in parse_stream(StringIO(text))
+        if binding.error
+    ]
+    if not _development(given):
+        # Nothing reads the file in production, so the rest of it would be lost in silence.
+        rule = f"must be set in the process, not in {ENVIRONMENT_FILE}: production never reads that file"
+        found.append(Problem("MCP_ENVIRONMENT", given["MCP_ENVIRONMENT"], rule))
+    return found
 
 
 def _development(given: Mapping[str, str]) -> bool:
     return given.get("MCP_ENVIRONMENT", "development") == "development"
 
 
-def unknown_variables(prefix: str, classes: Sequence[type[EnvironmentSettings]]) -> list[tuple[str, str | None]]:
-    """Return variables under `prefix` that nothing reads, each with the nearest name that something does."""
-    known = [variable.name for settings_class in classes for variable in settings_class.variables()]
-    known += [f"{v.name}_FILE" for settings_class in classes for v in settings_class.variables() if v.secret]
-    strangers = sorted(name for name in given_variables() if name.startswith(prefix) and name not in known)
-    return [(name, next(iter(difflib.get_close_matches(name, known, n=1, cutoff=0.75)), None)) for name in strangers]
+def unknown_variables(*classes: type[EnvironmentSettings]) -> list[tuple[str, str | None]]:
+    """Return variables under the prefixes of `classes` that none of them reads, each with the nearest name one does."""
+    variables = [variable for settings_class in classes for variable in settings_class.variables()]
+    known = {variable.name for variable in variables} | {f"{found.name}_FILE" for found in variables if found.secret}
+    prefixes = tuple(filter(None, (found.model_config.get("env_prefix", "").upper() for found in classes)))
+    strangers = sorted(name for name in given_variables() if name.upper().startswith(prefixes) and name not in known)
+    return [(name, next(iter(difflib.get_close_matches(name.upper(), known, cutoff=0.75)), None)) for name in strangers]
 
 
 def _unreadable_files(settings_class: type[EnvironmentSettings], given: dict[str, str]) -> list[Problem]:

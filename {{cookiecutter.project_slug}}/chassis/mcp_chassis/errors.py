@@ -31,6 +31,20 @@ _OUR_WORDS: Final[dict[str, str]] = {
     "model_type": "must be an object",
     "model_attributes_type": "must be an object",
     "dataclass_type": "must be an object",
+    "unexpected_keyword_argument": "is not a field here",
+    "date_from_datetime_parsing": "must be a date like 2026-01-31",
+    "date_parsing": "must be a date like 2026-01-31",
+    "datetime_from_date_parsing": "must be a date and time like 2026-01-31T12:00:00Z",
+    "datetime_parsing": "must be a date and time like 2026-01-31T12:00:00Z",
+    "timezone_aware": "must say its time zone, like 2026-01-31T12:00:00Z",
+    "time_parsing": "must be a time like 12:00:00",
+    "time_delta_parsing": "must be a duration like PT90S",
+    "uuid_parsing": "must be a UUID",
+    "url_parsing": "must be a URL like https://example.com",
+    "url_scheme": "must be a URL of another scheme",
+    "decimal_parsing": "must be a decimal number",
+    "union_tag_invalid": "must name one of the kinds in the schema",
+    "union_tag_not_found": "must name its kind",
 }
 _PYDANTIC_WORDS_WITHOUT_INPUT: Final = frozenset(
     {
@@ -104,6 +118,13 @@ def is_cancellation(error: BaseException) -> bool:
     """Tell whether `error` cancels this task; one that leaks from something it waited for does not."""
     task = asyncio.current_task()
     return isinstance(error, asyncio.CancelledError) and (task is None or task.cancelling() > 0)
+
+
+def own_error(error: BaseException) -> BaseException:
+    """Return what an author's code raised, out of what the SDK wrapped around it."""
+    while type(error).__module__.startswith("mcp.") and error.__cause__ is not None:
+        error = error.__cause__
+    return error
 
 
 def violations(error: ValidationError) -> str:

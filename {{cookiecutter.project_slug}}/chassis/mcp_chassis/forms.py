@@ -37,14 +37,21 @@ def loopback(value: str) -> str:
 
 def web_address(value: str) -> str:
     """Admit a scheme and a host."""
-    if not _WEB_ADDRESS.fullmatch(value) or urlsplit(value).port == 0:
+    if not _WEB_ADDRESS.fullmatch(value) or not _port_fits(value.partition("://")[2]):
         raise ValueError("must be https:// and a host, without a path: https://notes.example.com")
     return value
 
 
+def _port_fits(host: str) -> bool:
+    return 0 < int(host.partition(":")[2] or 443) < 65536
+
+
 def issuer_address(value: str) -> str:
     """Admit an issuer: https, or http on this machine for development (RFC 8414, 2)."""
-    parts = urlsplit(value)
+    try:
+        parts = urlsplit(value)
+    except ValueError:
+        parts = urlsplit("")
     local = parts.scheme == "http" and parts.hostname in ("127.0.0.1", "localhost", "::1")
     if not (local or parts.scheme == "https") or not parts.hostname or parts.query or parts.fragment or parts.username:
         raise ValueError("must be https:// and the issuer as its tokens name it: https://login.example.com/tenant/v2.0")
@@ -87,7 +94,7 @@ def database_url(value: SecretStr) -> SecretStr:
 
 def hosts(values: tuple[str, ...]) -> tuple[str, ...]:
     """Admit host names, with or without a port."""
-    if bad := [value for value in values if not _HOST.fullmatch(value)]:
+    if bad := [value for value in values if not _HOST.fullmatch(value) or not _port_fits(value)]:
         raise ValueError(f"{bad[0]!r} is not a host: list names like notes.example.com,notes.internal:8443")
     return values
 

@@ -39,7 +39,7 @@ class Check:
 
 
 def health_routes(*, version: str, checks: list[Check]) -> APIRouter:
-    """Return `/health/live`, which asks nothing, and `/health`, which asks every check."""
+    """Return `/health/live`, which asks nothing, and `/health` and `/health/ready`, which ask every check."""
     routes = APIRouter()
     started = time.monotonic()
 
@@ -47,13 +47,21 @@ def health_routes(*, version: str, checks: list[Check]) -> APIRouter:
     async def live() -> dict[str, str]:
         return {"status": "alive"}
 
-    @routes.get("/health")
-    async def health() -> JSONResponse:
+    @routes.get("/health/ready")
+    async def ready() -> JSONResponse:
+        status, _ = await ask()
+        return JSONResponse({"status": status}, status_code=503 if status == "unhealthy" else 200)
+
+    async def ask() -> tuple[Literal["healthy", "degraded", "unhealthy"], dict[str, bool]]:
         found = {check.name: await check.answers() for check in checks}
         broken = [check for check in checks if not found[check.name]]
-        status: Literal["healthy", "degraded", "unhealthy"] = "healthy"
-        if broken:
-            status = "unhealthy" if any(check.required for check in broken) else "degraded"
+        if not broken:
+            return "healthy", found
+        return ("unhealthy" if any(check.required for check in broken) else "degraded"), found
+
+    @routes.get("/health")
+    async def health() -> JSONResponse:
+        status, found = await ask()
         body = {
             "status": status,
             "version": version,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shlex
 import signal
 import socket
 import sys
@@ -40,9 +41,16 @@ def serve(server: Server) -> None:
         ConfigurationError: If the environment does not make this server, or its port is taken.
     """
     settings = start(server, stream=sys.stdout)
+    failed = False
+
+    def on_failure() -> None:
+        nonlocal failed
+        failed = process.should_exit = True
+
+    app = build_app(server, settings, on_failure=on_failure)
     listener = open_listener(settings)
     config = uvicorn.Config(
-        build_app(server, settings),
+        app,
         http=bounded_connection(settings.receive_timeout, settings.send_timeout),
         ws="none",
         h11_max_incomplete_event_size=settings.max_header_bytes + _REQUEST_LINE,
@@ -55,6 +63,8 @@ def serve(server: Server) -> None:
     process = _Process(config, on_start=lambda: announce(server, settings, listener))
     process.run(sockets=[listener])
     log.info("server_stopped")
+    if failed:
+        raise SystemExit(1)
 
 
 def serve_reloading(server: Server) -> None:
@@ -62,7 +72,7 @@ def serve_reloading(server: Server) -> None:
     # Imported here: production has no use for the watcher.
     from watchfiles import PythonFilter, run_process
 
-    command = f"{sys.executable} -m {server.package} serve"
+    command = shlex.join([sys.executable, "-m", str(server.package), "serve"])
     run_process(".", target=command, target_type="command", watch_filter=PythonFilter())
 
 

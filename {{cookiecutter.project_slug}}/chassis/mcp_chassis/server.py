@@ -6,38 +6,53 @@ one contract for errors, and the caller.
 
 from __future__ import annotations
 
-import importlib
 import math
-import pkgutil
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from contextlib import AbstractAsyncContextManager
+from copy import copy
 from importlib import metadata
 from types import ModuleType
 from typing import Any, TypeVar
 
 from mcp.server._otel import OpenTelemetryMiddleware
 from mcp.server.caching import CacheHint
+from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
+from mcp.server.lowlevel import Server as LowLevelServer
+from mcp.server.lowlevel.helper_types import ReadResourceContents
 from mcp.server.mcpserver import Context, MCPServer
-from mcp.server.mcpserver.exceptions import ToolError, UnexpectedToolError
+from mcp.server.mcpserver.exceptions import UnexpectedResourceError
+from mcp.shared._stream_protocols import ReadStream, WriteStream
 from mcp.shared.exceptions import MCPError
-from mcp_types import INVALID_PARAMS, CallToolResult, GetPromptResult, Icon, InputRequiredResult, Tool, ToolAnnotations
+from mcp.shared.message import SessionMessage
+from mcp_types import (
+    INVALID_PARAMS,
+    CallToolResult,
+    GetPromptResult,
+    Icon,
+    InputRequiredResult,
+    Tool,
+    ToolAnnotations,
+)
 from mcp_types.methods import SPEC_CLIENT_METHODS, SPEC_CLIENT_NOTIFICATION_METHODS
-from pydantic import ValidationError
+from pydantic import AnyUrl
 
 from mcp_chassis import ping
 from mcp_chassis import request as requests
 from mcp_chassis.arguments import harden, supply_caller
-from mcp_chassis.deadline import DeadlinePassed, within
+from mcp_chassis.calls import answered, refused
+from mcp_chassis.discovery import import_tools
 from mcp_chassis.environment import ConfigurationError, Problem, ServerSettings
-from mcp_chassis.errors import failure, is_cancellation, printable, violations, writable
+from mcp_chassis.errors import own_error, printable
 from mcp_chassis.messages import Messages
-from mcp_chassis.request import Status
+from mcp_chassis.policy import ToolPolicy, check_name
+from mcp_chassis.request import Caller
 from mcp_chassis.settings import Settings
-from mcp_chassis.telemetry.logging import install_gate, log
+from mcp_chassis.telemetry.logging import install_gate
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 _METHODS_OF_THE_SPECIFICATION = SPEC_CLIENT_METHODS | SPEC_CLIENT_NOTIFICATION_METHODS
-_LISTS = ("tools/list", "prompts/list", "resources/list", "resources/templates/list")
+_CACHED = ("server/discover", "tools/list", "prompts/list", "resources/list", "resources/templates/list")
+_LONGEST_URI = 2048
 
 
 class Server(MCPServer[Any]):
@@ -74,8 +89,7 @@ class Server(MCPServer[Any]):
         )
         self.own_settings = () if settings is None else (settings,)
         self._tools_package = tools
-        self._timeouts: dict[str, float] = {}
-        self._scopes: dict[str, frozenset[str]] = {}
+        self._policies: dict[str, ToolPolicy] = {}
         self._list_by_scope = True
         self._longest_call = math.inf
         # The SDK's spans carry the caller's text in their names and exception texts in their events (O2).
@@ -97,11 +111,11 @@ class Server(MCPServer[Any]):
 
     def scopes_of(self, tool: str) -> frozenset[str]:
         """Return what a caller must hold to call `tool`."""
-        return self._scopes.get(tool, frozenset())
+        return self._policies[tool].scopes if tool in self._policies else frozenset()
 
     def all_scopes(self) -> frozenset[str]:
         """Return every scope that some tool needs."""
-        return frozenset[str]().union(*self._scopes.values())
+        return frozenset[str]().union(*(policy.scopes for policy in self._policies.values()))
 
     async def list_tools(self) -> list[Tool]:
         """Return the tools that the caller may call, or all of them where lists are not filtered."""
@@ -139,16 +153,11 @@ class Server(MCPServer[Any]):
             ValueError: If the name is taken or the timeout is not above 0.
         """
         shown = name or fn.__name__
-        if self.has_tool(shown):
-            raise ValueError(f"two tools are named {shown}; give one of them another name=")
-        if timeout is not None and timeout <= 0:
-            raise ValueError(f"{shown}: timeout is {timeout} s; it must be above 0")
+        check_name(shown, taken=self.has_tool(shown))
+        policy = ToolPolicy(timeout, frozenset(scopes))
         super().add_tool(supply_caller(fn), shown, title, description, annotations, icons, meta, structured_output)
         harden(self._tool_manager.list_tools()[-1])
-        if timeout is not None:
-            self._timeouts[shown] = timeout
-        if scopes:
-            self._scopes[shown] = frozenset(scopes)
+        self._policies[shown] = policy
 
     def tool(
         self,
@@ -195,26 +204,37 @@ class Server(MCPServer[Any]):
             ConfigurationError: If a tool may take longer than the whole server's longest call (T8).
         """
         if self._tools_package is not None:
-            for module in pkgutil.iter_modules(self._tools_package.__path__):
-                importlib.import_module(f"{self._tools_package.__name__}.{module.name}")
+            import_tools(self._tools_package)
         self._longest_call = settings.tool_timeout
-        problems = [
-            Problem(
-                "MCP_TOOL_TIMEOUT",
-                f"{settings.tool_timeout:g}",
-                f"must be at least {timeout:g}, which the tool {name} declares: raise it everywhere at once with "
-                f"copier update --data tool_timeout={math.ceil(timeout)}",
-            )
-            for name, timeout in self._timeouts.items()
-            if timeout > settings.tool_timeout
-        ]
-        if problems:
-            raise ConfigurationError(problems)
+        longest = settings.tool_timeout
+        if too_long := {name: found for name, rule in self._policies.items() if (found := rule.timeout or 0) > longest}:
+            raise ConfigurationError([_too_long(name, timeout, longest) for name, timeout in too_long.items()])
         self._list_by_scope = settings.list_by_scope
-        # A list that depends on who asks must not be shown to another (T9).
-        shared = not (self._list_by_scope and self._scopes)
-        hint = CacheHint(ttl_ms=round(settings.list_ttl * 1000), scope="public" if shared else "private")
-        self._lowlevel_server.cache_hints.update(dict.fromkeys(_LISTS, hint))
+        ttl_ms = round(settings.list_ttl * 1000)
+        self._lowlevel_server.cache_hints.update(dict.fromkeys(_CACHED, CacheHint(ttl_ms=ttl_ms, scope="public")))
+        if self._list_by_scope and self.all_scopes():
+            # A list that depends on who asks must not be shown to another (T9).
+            self._lowlevel_server.cache_hints["tools/list"] = CacheHint(ttl_ms=ttl_ms, scope="private")
+
+    async def serve_streams(
+        self, read: ReadStream[SessionMessage | Exception], write: WriteStream[SessionMessage]
+    ) -> None:
+        """Serve one connection over a pair of streams until the reading side ends."""
+        await self._lowlevel_server.run(read, write, self._lowlevel_server.create_initialization_options())
+
+    def speaking_for(self, caller: Caller) -> LowLevelServer[Any]:
+        """Return the inside of this server for one connection without HTTP that speaks for `caller`."""
+
+        async def bind(ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> HandlerResult:
+            token = requests.local_caller.set(caller)
+            try:
+                return await call_next(ctx)
+            finally:
+                requests.local_caller.reset(token)
+
+        bound = copy(self._lowlevel_server)
+        bound.middleware = [bind, *self._lowlevel_server.middleware]
+        return bound
 
     async def call_tool(
         self, name: str, arguments: dict[str, Any], context: Context[Any, Any] | None = None
@@ -228,24 +248,9 @@ class Server(MCPServer[Any]):
             raise MCPError(INVALID_PARAMS, f"Unknown tool: {printable(name)}")
         if requests.current_caller().missing(needed := self.scopes_of(name)):
             # HTTP was refused before with 403; this is the answer where there is no status (stdio).
-            return _outcome("rejected", f"{name} needs the scope {' '.join(sorted(needed))}", "insufficient_scope")
-        timeout = self._timeouts.get(name, self._longest_call)
-        try:
-            return writable(await within(timeout, super().call_tool(name, arguments, context)))
-        except DeadlinePassed:
-            longest = f"{timeout:g} s, the longest it may take"
-            return _outcome("timeout", f"{name} was stopped after {longest}; ask for less")
-        except MCPError:
-            raise
-        except UnexpectedToolError as error:
-            return self._crashed(name, error.__cause__ or error)
-        except ToolError as error:
-            return self._failed(error)
-        except BaseException as error:
-            # sys.exit() in a tool ends its call, not the server; so does waiting for something that was cancelled.
-            if is_cancellation(error):
-                raise
-            return self._crashed(name, error)
+            return refused("rejected", f"{name} needs the scope {' '.join(sorted(needed))}", "insufficient_scope")
+        timeout = self._policies[name].timeout or self._longest_call
+        return await answered(name, timeout, super().call_tool(name, arguments, context))
 
     async def get_prompt(
         self, name: str, arguments: dict[str, Any] | None = None, context: Context[Any, Any] | None = None
@@ -265,28 +270,29 @@ class Server(MCPServer[Any]):
         try:
             return await super().get_prompt(name, arguments, context)
         except ValueError as error:
-            # The SDK wraps what the function raised, twice.
-            cause = error.__cause__ and error.__cause__.__cause__
-            raise cause or error from None
+            raise own_error(error) from None
 
-    def _failed(self, error: ToolError) -> CallToolResult:
-        cause = error.__cause__
-        if isinstance(cause, ValidationError):
-            return _outcome("rejected", f"Invalid arguments: {violations(cause)}", "invalid_arguments")
-        return _outcome("failed", str(cause if cause is not None else error), "tool_failure")
+    async def read_resource(
+        self, uri: AnyUrl | str, context: Context[Any, Any] | None = None
+    ) -> Iterable[ReadResourceContents] | InputRequiredResult:
+        """Read one resource.
 
-    def _crashed(self, name: str, error: BaseException) -> CallToolResult:
-        log.crash(error)
-        request = requests.current()
-        quote = f"; quote request {request.id} when you report it" if request is not None else ""
-        return _outcome("crashed", f"{name} failed unexpectedly{quote}", "internal_error")
+        Raises:
+            MCPError: If the URI is too long to be one.
+            ResourceError: If there is no such resource, or its author says that it cannot be read.
+            Exception: Whatever its function raised.
+        """
+        if len(str(uri)) > _LONGEST_URI:
+            raise MCPError(INVALID_PARAMS, f"Invalid params: uri must have at most {_LONGEST_URI} characters")
+        try:
+            return await super().read_resource(uri, context)
+        except UnexpectedResourceError as error:
+            raise own_error(error) from None
 
 
-def _outcome(status: Status, text: str, code: str | None = None) -> CallToolResult:
-    request = requests.current()
-    if request is not None:
-        request.status, request.error_code = status, code or status
-    return failure(text, code or status, None if request is None else request.id)
+def _too_long(name: str, timeout: float, longest: float) -> Problem:
+    rule = f"must be at least {timeout:g}, which the tool {name} declares: raise it everywhere at once with "
+    return Problem("MCP_TOOL_TIMEOUT", f"{longest:g}", f"{rule}copier update --data tool_timeout={math.ceil(timeout)}")
 
 
 def _identity(name: str | None, package: str | None) -> tuple[str, str, str | None]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final, Literal, TextIO
+from typing import Literal, TextIO
 
 from mcp_chassis import request as requests
 from mcp_chassis.environment import ServerSettings, load, unknown_variables
@@ -10,8 +10,6 @@ from mcp_chassis.request import Caller
 from mcp_chassis.server import Server
 from mcp_chassis.settings import Settings
 from mcp_chassis.telemetry.logging import configure, log, log_crashes
-
-_PREFIX: Final = "MCP_"
 
 
 def start(server: Server, *, stream: TextIO) -> Settings:
@@ -29,7 +27,7 @@ def start(server: Server, *, stream: TextIO) -> Settings:
         trusted=settings.log_trusted_loggers,
         stream=stream,
     )
-    for name, nearest in unknown_variables(_PREFIX, [Settings, *server.own_settings]):
+    for name, nearest in unknown_variables(Settings, *server.own_settings):
         log.warning("unknown_variable", variable=name, nearest=nearest or "", hint="nothing reads it")
     server.prepare(settings)
     speaker = Caller(settings.stdio_caller, settings.stdio_tenant, frozenset(settings.stdio_scopes))

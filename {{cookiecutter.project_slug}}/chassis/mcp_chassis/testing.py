@@ -7,7 +7,6 @@ from contextlib import asynccontextmanager
 
 from mcp import Client
 
-from mcp_chassis import request as requests
 from mcp_chassis.environment import load
 from mcp_chassis.request import LOCAL, Caller
 from mcp_chassis.server import Server
@@ -24,9 +23,5 @@ async def connect(server: Server, *, caller: Caller = LOCAL) -> AsyncIterator[Cl
     """
     settings, _ = load(Settings)
     server.prepare(settings)
-    requests.local_caller.set(caller)
-    try:
-        async with Client(server) as client:
-            yield client
-    finally:
-        requests.local_caller.set(LOCAL)
+    async with Client(server.speaking_for(caller)) as client:
+        yield client

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Any, Final, Protocol
 
+from mcp_types import INVALID_REQUEST
 from pydantic_core import from_json, to_json
 from starlette.datastructures import Headers
 from starlette.types import Message, Send
@@ -88,12 +90,16 @@ class AsEvents:
 class AsJson:
     """Collect an event stream and answer with the one message that the client asked for.
 
-    Notifications and pings on the way are dropped: a client that takes JSON alone has no place for them.
+    Notifications and pings on the way are dropped: a client that takes JSON alone has no place for them. A question
+    to the user is declined in its name, so that the tool can go on or fail at once.
 
+    Args:
+        decline: Sends the JSON-RPC message that declines a question into the session.
     """
 
-    def __init__(self, send: Send) -> None:
+    def __init__(self, send: Send, *, decline: Callable[[bytes], Awaitable[None]]) -> None:
         self._send = send
+        self._decline = decline
         self._held: Message | None = None
         self._started = False
         self._ended = False
@@ -112,7 +118,11 @@ class AsJson:
     async def _collect(self, start: Message, chunk: bytes) -> None:
         *events, self._rest = (self._rest + chunk).replace(b"\r\n", b"\n").split(b"\n\n")
         for event in events:
-            if _is_answer(data := _data(event)):
+            message = _message(data := _data(event))
+            if "id" in message and "method" in message:
+                error = {"code": INVALID_REQUEST, "message": "This client takes JSON alone and cannot be asked"}
+                await self._decline(to_json({"jsonrpc": "2.0", "id": message["id"], "error": error}))
+            elif "id" in message:
                 self._ended = True
                 await send_json(self._send, _without_shape(start), data)
                 return
@@ -144,13 +154,19 @@ def _data(event: bytes) -> bytes:
     return b"\n".join(line[5:].strip() for line in event.splitlines() if line.startswith(b"data:"))
 
 
-def _is_answer(data: bytes) -> bool:
-    """Tell whether `data` is an answer: on the stream of a request there is no other than its own."""
+def _message(data: bytes) -> dict[str, Any]:
+    """Return the JSON-RPC message of an event; nothing for a ping, or for what no client could read either."""
     try:
         message = from_json(data)
     except ValueError:
-        return False  # a ping, or what no client could read either
-    return isinstance(message, dict) and "id" in message and "method" not in message
+        return {}
+    return message if isinstance(message, dict) else {}
+
+
+def _is_answer(data: bytes) -> bool:
+    """Tell whether `data` is an answer: on the stream of a request there is no other than its own."""
+    message = _message(data)
+    return "id" in message and "method" not in message
 
 
 def _content_type(start: Message) -> str:

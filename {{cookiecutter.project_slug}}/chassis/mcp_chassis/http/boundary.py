@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Final
 
 import anyio
-from mcp_types import INVALID_REQUEST
+from mcp_types import INTERNAL_ERROR, INVALID_REQUEST
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -60,14 +60,16 @@ class Boundary:
             return
         headers = Headers(scope=scope)
         request = _open(headers)
-        answer = _Answer(send, request.id)
+        answer, inbound = _Answer(send, request.id), _Inbound(receive)
         try:
             self._check_head(scope, headers)
             if scope["method"] == "POST":
                 body = await self._read(headers, receive)
                 request.message = parse(body)
-                receive = _replay(body, receive)
-            await self._app(scope, receive, answer)
+                inbound = _Inbound(receive, body)
+            await self._app(scope, inbound, answer)
+            if not answer.started and not inbound.gone:
+                raise RuntimeError("no layer answered")
         except Refused as refusal:
             await refuse(answer, refusal)
         except _Gone:
@@ -76,7 +78,8 @@ class Boundary:
             log.crash(error)
             if answer.started:
                 raise _Cut from None
-            await refuse(answer, Refused(500, "crashed", f"Internal error; quote request {request.id}"))
+            text = f"Internal error; quote request {request.id} when you report it"
+            await refuse(answer, Refused(500, "crashed", text, INTERNAL_ERROR))
 
     def _check_head(self, scope: Scope, headers: Headers) -> None:
         if scope["method"] not in self._methods:
@@ -164,6 +167,27 @@ class _Answer:
         await self._send(message)
 
 
+class _Inbound:
+    """The way in: the body in one piece, then what the client does next.
+
+    Args:
+        body: What was read of it already.
+    """
+
+    def __init__(self, receive: Receive, body: bytes | None = None) -> None:
+        self._receive = receive
+        self._body = body
+        self.gone = False
+
+    async def __call__(self) -> Message:
+        if self._body is not None:
+            body, self._body = self._body, None
+            return {"type": "http.request", "body": body, "more_body": False}
+        message = await self._receive()
+        self.gone = self.gone or message["type"] == "http.disconnect"
+        return message
+
+
 def _open(headers: Headers) -> Request:
     """Start the request that the layers share, under the edge's id when that is well formed (O3)."""
     given = headers.get("x-request-id", "")
@@ -174,13 +198,3 @@ def _open(headers: Headers) -> Request:
     )
     requests.enter(request)
     return request
-
-
-def _replay(body: bytes, receive: Receive) -> Receive:
-    """Return a `receive` that gives `body` in one piece and then waits for what comes after it."""
-    pending: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
-
-    async def replayed() -> Message:
-        return pending.pop() if pending else await receive()
-
-    return replayed

@@ -6,6 +6,7 @@ an SSE-only client a stream, everybody else what the SDK chose. Statuses of 400 
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Final, Literal
 
 import anyio
@@ -15,9 +16,12 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mcp_chassis import request as requests
 from mcp_chassis.http.answers import EVENTS_TYPE, JSON_TYPE, Answer, AsEvents, AsJson
+from mcp_chassis.http.inside import send_inside
 
 Wish = Literal["json", "events", "either"]
 
+_DROPPED: Final = frozenset({b"accept", b"last-event-id"})
+"""`Last-Event-ID` because no events are kept: the SDK would leave such a request without an answer."""
 _ACCEPT_BOTH: Final = (b"accept", b"application/json, text/event-stream")
 _ENDLESS: Final = "subscriptions/listen"
 _GRACE: Final = 5.0
@@ -62,13 +66,14 @@ class Negotiation:
         wanted = wish(", ".join(Headers(scope=scope).getlist("accept")))
         scope = {
             **scope,
-            "headers": [*(pair for pair in scope["headers"] if pair[0] != b"accept"), _ACCEPT_BOTH],
+            "headers": [*(pair for pair in scope["headers"] if pair[0] not in _DROPPED), _ACCEPT_BOTH],
         }
         message = request.message
         if message is None or message.method in (None, _ENDLESS) or message.id is None:
             await self._app(scope, receive, send)
             return
-        answer: Answer = AsJson(send) if wanted == "json" else AsEvents(send, wrap=wanted == "events")
+        decline = partial(send_inside, self._app, scope)
+        answer: Answer = AsJson(send, decline=decline) if wanted == "json" else AsEvents(send, wrap=wanted == "events")
         with anyio.move_on_after(self._deadline) as deadline:
             await self._app(scope, receive, answer)
         end = "was stopped: it took too long" if deadline.cancelled_caught else "ended without an answer"

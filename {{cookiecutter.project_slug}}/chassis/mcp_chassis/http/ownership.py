@@ -19,6 +19,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mcp_chassis import request as requests
+from mcp_chassis.http.inside import send_inside
 from mcp_chassis.http.refusal import Refused
 from mcp_chassis.request import Caller, Request
 from mcp_chassis.telemetry.logging import log
@@ -68,10 +69,12 @@ class Ownership:
         if session_id is not None:
             request.session_id = session_id
             await self._continue(session_id, request, scope, receive, send)
-        elif request.message is not None and request.message.method == "initialize":
-            await self._open(request, scope, receive, send)
+        elif request.message is None or request.message.method != "initialize":
+            raise Refused(400, "no_session", "Mcp-Session-Id is missing; initialize first", INVALID_REQUEST)
+        elif request.message.id is None:
+            raise Refused(400, "no_id", "initialize needs an id", INVALID_REQUEST)
         else:
-            await self._app(scope, receive, send)
+            await self._open(request, scope, receive, send)
 
     async def _open(self, request: Request, scope: Scope, receive: Receive, send: Send) -> None:
         if len(self._sessions) + self._opening >= self._maximum:
@@ -151,7 +154,7 @@ class Ownership:
             "headers": [(_HEADER, session_id.encode("ascii"))],
         }
         with anyio.CancelScope(shield=True):
-            await self._app(scope, _nothing, _nowhere)
+            await send_inside(self._app, scope)
 
     @asynccontextmanager
     async def sweeping(self) -> AsyncIterator[None]:
@@ -197,11 +200,3 @@ def _claim_id(session: _Session, request: Request) -> str | None:
 
 def _session_id(message: Message) -> str | None:
     return next((value.decode("ascii") for name, value in message["headers"] if name == _HEADER), None)
-
-
-async def _nothing() -> Message:
-    return {"type": "http.request", "body": b"", "more_body": False}
-
-
-async def _nowhere(_message: Message) -> None:
-    return None

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import sys
 import threading
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
@@ -116,6 +117,8 @@ class Log:
 
     def __init__(self) -> None:
         self._logger: FilteringBoundLogger = structlog.get_logger()
+        self.lost = 0
+        """Lines that could not be written."""
 
     def write_to(self, logger: FilteringBoundLogger) -> None:
         """Send all lines to `logger` from now on."""
@@ -123,20 +126,27 @@ class Log:
 
     def info(self, event: Event, **fields: Unpack[Fields]) -> None:
         """Write one line for something that is as it should be."""
-        self._logger.info(event, **fields)
+        self._write(logging.INFO, event, fields)
 
     def warning(self, event: Event, **fields: Unpack[Fields]) -> None:
         """Write one line for something an operator may want to change."""
-        self._logger.warning(event, **fields)
+        self._write(logging.WARNING, event, fields)
 
     def error(self, event: Event, **fields: Unpack[Fields]) -> None:
         """Write one line for something that broke."""
-        self._logger.error(event, **fields)
+        self._write(logging.ERROR, event, fields)
+
+    def _write(self, level: int, event: Event, fields: Fields) -> None:
+        try:
+            self._logger.log(level, event, **fields)
+        except Exception:
+            # A full disk or a dead collector must cost the line, never the call it tells of (E2).
+            self.lost += 1
 
     def library(self, level: int, **fields: Unpack[Fields]) -> None:
         """Write one line for what a library had to say; `level` is a number of the standard library's scale."""
         known = min(max(level // 10 * 10, logging.DEBUG), logging.CRITICAL)
-        self._logger.log(known, "library_record", **fields)
+        self._write(known, "library_record", fields)
 
     def crash(self, error: BaseException) -> None:
         """Write an unexpected exception: its type and where it passed, not its text."""
@@ -197,7 +207,23 @@ def module_part(name: str) -> str:
 
 
 def _error_fields(error: BaseException | None) -> Fields:
-    return Fields() if error is None else Fields(exception_type=type_name(error), stack=stack(error.__traceback__))
+    if error is None:
+        return Fields()
+    return Fields(exception_type=type_name(error), stack=stack(error.__traceback__))
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Write a warning without its text, but with the line it names."""
+    del message, file, line
+    place = f"{Path(filename).name}:{lineno}"
+    log.library(logging.WARNING, logger="warnings", place=place, exception_type=category.__name__)
 
 
 def _without_text(_logger: object, level: str, event: EventDict) -> EventDict:
@@ -245,7 +271,7 @@ def configure(
     root = logging.getLogger()
     root.handlers[:] = [Gate(trusted)]
     root.setLevel(max(threshold, logging.WARNING))
-    logging.captureWarnings(capture=True)
+    warnings.showwarning = _show_warning
     # On an error inside a handler the standard library would print the record, arguments and all.
     logging.raiseExceptions = False
 

@@ -1,0 +1,42 @@
+"""What is declared with a tool beside its signature."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+_TOOL_NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,128}")
+"""What every client can send, log and show (2026-07-28, tool names)."""
+
+
+@dataclass(frozen=True, slots=True)
+class ToolPolicy:
+    """The rules of one tool.
+
+    Args:
+        timeout: Seconds one call may take; None is the server's longest (E5).
+        scopes: What a caller must hold, all of it (A11).
+
+    Raises:
+        ValueError: If the timeout is not above 0.
+    """
+
+    timeout: float | None = None
+    scopes: frozenset[str] = frozenset()
+
+    def __post_init__(self) -> None:
+        if self.timeout is not None and not self.timeout > 0:
+            raise ValueError(f"timeout is {self.timeout} s; it must be above 0")
+
+
+def check_name(name: str, *, taken: bool) -> None:
+    """Refuse a name that a client could not use.
+
+    Raises:
+        ValueError: If the name is malformed or taken.
+    """
+    if not _TOOL_NAME.fullmatch(name):
+        raise ValueError(f"{name!r} cannot be a tool's name; use 1 to 128 of A-Z, a-z, 0-9, _, . and -, like add_note")
+    if taken:
+        raise ValueError(f"two tools are named {name}; give one of them another name=")

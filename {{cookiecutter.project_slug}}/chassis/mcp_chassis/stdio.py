@@ -1,0 +1,50 @@
+"""The stdio transport: a message that cannot be read is answered, not dropped (T6)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import anyio
+from mcp.server.stdio import stdio_server
+from mcp.shared.message import SessionMessage
+from mcp_types import INVALID_REQUEST, PARSE_ERROR, ErrorData, JSONRPCError, JSONRPCRequest, RequestId
+from pydantic import ValidationError
+
+from mcp_chassis.server import Server
+
+_LONGEST_ID: Final = 128
+
+
+async def serve_stdio(server: Server) -> None:
+    """Serve one client over standard input and output until it closes them."""
+    async with stdio_server() as (read, write), anyio.create_task_group() as tasks:
+        inbound, readable = anyio.create_memory_object_stream[SessionMessage | Exception](0)
+
+        async def sift() -> None:
+            async with inbound:
+                async for item in read:
+                    error = _error_of(item)
+                    if error is None:
+                        await inbound.send(item)
+                    else:
+                        await write.send(SessionMessage(error))
+
+        tasks.start_soon(sift)
+        await server.serve_streams(readable, write)
+        tasks.cancel_scope.cancel()
+
+
+def _error_of(item: SessionMessage | Exception) -> JSONRPCError | None:
+    """Return what to answer to an item that is no message of ours to handle."""
+    if isinstance(item, ValidationError):
+        broken = any(part["type"] == "json_invalid" for part in item.errors(include_input=False))
+        return _error(None, PARSE_ERROR if broken else INVALID_REQUEST, "This line is not one JSON-RPC message")
+    if isinstance(item, Exception):
+        return _error(None, PARSE_ERROR, "This line is not JSON in UTF-8")
+    if isinstance(item.message, JSONRPCRequest) and len(str(item.message.id)) > _LONGEST_ID:
+        return _error(None, INVALID_REQUEST, f"id must have at most {_LONGEST_ID} characters")
+    return None
+
+
+def _error(request_id: RequestId | None, code: int, message: str) -> JSONRPCError:
+    return JSONRPCError(jsonrpc="2.0", id=request_id, error=ErrorData(code=code, message=message))
