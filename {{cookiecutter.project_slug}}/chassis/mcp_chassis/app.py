@@ -87,7 +87,7 @@ def build_app(server: Server, settings: Settings, *, authenticate: Authenticate 
 
     app = FastAPI(title=server.name, lifespan=lifespan, openapi_url=None)
     app.include_router(health_routes(version=server.version, checks=_checks(settings, store)))
-    if settings.jwt_issuer is not None:
+    if "jwt" in settings.auth and settings.jwt_issuer is not None:
         scopes = server.all_scopes()
         app.router.routes.append(
             metadata_route(resource=resource_url(settings), issuer=settings.jwt_issuer, scopes=scopes)

@@ -130,10 +130,11 @@ _Settings = TypeVar("_Settings", bound=EnvironmentSettings)
 
 def given_variables() -> dict[str, str]:
     """Return the variables a server starts from: the process's, and in development those of `.env`."""
-    process = dict(os.environ)
+    # In capitals, because the settings are read in any case.
+    process = {name.upper(): text for name, text in os.environ.items()}
     if not _development(process) or not ENVIRONMENT_FILE.is_file():
         return process
-    return {name: text for name, text in dotenv_values(ENVIRONMENT_FILE).items() if text is not None} | process
+    return {name.upper(): text for name, text in dotenv_values(ENVIRONMENT_FILE).items() if text is not None} | process
 
 
 def load(main: type[_Settings], *others: type[EnvironmentSettings]) -> tuple[_Settings, list[EnvironmentSettings]]:
@@ -143,7 +144,7 @@ def load(main: type[_Settings], *others: type[EnvironmentSettings]) -> tuple[_Se
         ConfigurationError: If anything is missing or wrong, with all problems of all classes at once.
     """
     given = given_variables()
-    problems: list[Problem] = []
+    problems = _production_in_file(given)
     found = _read(main, given, problems)
     rest = [loaded for other in others if (loaded := _read(other, given, problems)) is not None]
     if problems or found is None:
@@ -153,10 +154,11 @@ def load(main: type[_Settings], *others: type[EnvironmentSettings]) -> tuple[_Se
 
 def _read(settings_class: type[_Settings], given: dict[str, str], problems: list[Problem]) -> _Settings | None:
     """Return the settings, or None and add to `problems`."""
-    unreadable = _unreadable_files(settings_class, given)
-    problems += unreadable + settings_class.conflicts(given)
+    problems += (unreadable := _unreadable_files(settings_class, given))
     if unreadable:
+        problems += settings_class.conflicts(given)
         return None
+    problems += settings_class.conflicts(given | _texts_of_files(settings_class, given))
     try:
         return settings_class.read(ENVIRONMENT_FILE if _development(given) else None)
     except ValidationError as error:
@@ -166,6 +168,22 @@ def _read(settings_class: type[_Settings], given: dict[str, str], problems: list
 
 def _development(given: Mapping[str, str]) -> bool:
     return given.get("MCP_ENVIRONMENT", "development") == "development"
+
+
+def _production_in_file(given: Mapping[str, str]) -> list[Problem]:
+    """Return a problem if `.env` says production: it would not be read, and development would run in its place."""
+    said = given.get("MCP_ENVIRONMENT")
+    if said is None or said == "development" or "MCP_ENVIRONMENT" in {name.upper() for name in os.environ}:
+        return []
+    rule = f"must not stand in {ENVIRONMENT_FILE}, which production never reads; set it in the process"
+    return [Problem("MCP_ENVIRONMENT", said, rule)]
+
+
+def _texts_of_files(settings_class: type[EnvironmentSettings], given: Mapping[str, str]) -> dict[str, str]:
+    """Return the secrets that were given as readable files, under the names of their variables."""
+    names = [variable.name for variable in settings_class.variables() if variable.secret]
+    files = {name: given[f"{name}_FILE"] for name in names if f"{name}_FILE" in given}
+    return {name: Path(path).read_text(encoding="utf-8").strip() for name, path in files.items()}
 
 
 def unknown_variables(prefix: str, classes: Sequence[type[EnvironmentSettings]]) -> list[tuple[str, str | None]]:
