@@ -7,7 +7,7 @@ help:
 	@echo
 	@echo '  make demo   render a server, start it, talk to it, show what happened'
 	@echo '  make lint   style, types, derived files, shell scripts (seconds)'
-	@echo '  make test   lint, then every test (installs nginx and curl if they are missing)'
+	@echo '  make test   lint, then every test (installs nginx, curl and redis-server if they are missing)'
 	@echo
 	@echo 'One test: scripts/setup.sh pytest tests/render -k slug'
 

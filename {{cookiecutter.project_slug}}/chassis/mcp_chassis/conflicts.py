@@ -10,8 +10,8 @@ from mcp_chassis.environment import Problem
 def conflicts_of(given: Mapping[str, str]) -> list[Problem]:
     """Return the problems of the chassis's variables; `given` maps their names to texts."""
     auth = given.get("MCP_AUTH", "none")
-    modes = {mode.strip() for mode in auth.split(",")}
-    in_process = given.get("MCP_STATE_URL", "memory://") == "memory://" and "MCP_STATE_URL_FILE" not in given
+    modes = {mode.strip() for mode in auth.split(",")} - {""}
+    in_process = given.get("MCP_STATE_URL", "memory://") == "memory://"
     found = _missing_for(modes, given, in_process=in_process)
     if given.get("MCP_ENVIRONMENT") == "production":
         found += _unsafe_in_production(auth, modes, given, in_process=in_process)
@@ -40,7 +40,7 @@ def _unsafe_in_production(auth: str, modes: set[str], given: Mapping[str, str], 
         )
         found.append(Problem("MCP_AUTH", auth, rule))
     for name in ("MCP_PUBLIC_URL", "MCP_JWT_ISSUER", "MCP_JWT_KEYS_URL"):
-        if given.get(name, "").startswith("http://"):
+        if given.get(name, "").lower().startswith("http://"):
             found.append(Problem(name, given[name], "must be https:// in production"))
     if in_process and given.get("MCP_SINGLE_REPLICA", "").lower() not in ("true", "1", "yes", "on"):
         rule = (

@@ -158,7 +158,7 @@ def load(main: type[_Settings], *others: type[EnvironmentSettings]) -> tuple[_Se
 def _read(settings_class: type[_Settings], given: dict[str, str], problems: list[Problem]) -> _Settings | None:
     """Return the settings, or None and add to `problems`."""
     unreadable = _unreadable_files(settings_class, given)
-    problems += unreadable + settings_class.conflicts(given)
+    problems += unreadable + settings_class.conflicts(given | _texts_of_files(settings_class, given))
     try:
         return settings_class()
     except ValidationError as error:
@@ -211,6 +211,13 @@ def _unreadable_files(settings_class: type[EnvironmentSettings], given: dict[str
         elif _text(Path(given[name])) is None:
             problems.append(Problem(name, given[name], "must be a file that this process can read"))
     return problems
+
+
+def _texts_of_files(settings_class: type[EnvironmentSettings], given: Mapping[str, str]) -> dict[str, str]:
+    """Return the secrets that were given as readable files, under the names of their variables."""
+    names = [variable.name for variable in settings_class.variables() if variable.secret]
+    files = {name: _text(Path(given[f"{name}_FILE"])) for name in names if f"{name}_FILE" in given}
+    return {name: text for name, text in files.items() if text is not None}
 
 
 def _text(path: Path) -> str | None:

@@ -50,10 +50,11 @@ def issuer_address(value: str) -> str:
     """Admit an issuer: https, or http on this machine for development (RFC 8414, 2)."""
     try:
         parts = urlsplit(value)
+        strange = not parts.hostname or parts.query or parts.fragment or parts.username or parts.port == 0
     except ValueError:
-        parts = urlsplit("")
-    local = parts.scheme == "http" and parts.hostname in ("127.0.0.1", "localhost", "::1")
-    if not (local or parts.scheme == "https") or not parts.hostname or parts.query or parts.fragment or parts.username:
+        strange = True
+    local = not strange and parts.scheme == "http" and parts.hostname in ("127.0.0.1", "localhost", "::1")
+    if strange or not (local or parts.scheme == "https"):
         raise ValueError("must be https:// and the issuer as its tokens name it: https://login.example.com/tenant/v2.0")
     return value
 

@@ -6,7 +6,7 @@ import re
 import sys
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Final
+from typing import Annotated, ClassVar, Final
 
 import anyio
 import typer
@@ -24,7 +24,6 @@ from mcp_chassis.settings import Settings
 from mcp_chassis.state import open_store
 from mcp_chassis.state.store import Store, StoreDown
 
-_FAILED: Final = 1
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _NO_KEYRING: Final = (
     "there is no place for keys: set MCP_API_KEYS_FILE to a file, or MCP_STATE_URL to a Redis that the server shares"
@@ -34,6 +33,14 @@ _NO_STORE: Final = "MCP_STATE_URL is memory://, which lives in the server's proc
 
 class Impossible(Exception):
     """The command cannot be carried out; the text says why and what would help."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class Misused(Impossible):
+    """The command line does not say what to do."""
+
+    exit_code: ClassVar[int] = 2
 
 
 Caller = Annotated[str, typer.Option(help="Who uses the key; this name appears in logs.")]
@@ -85,12 +92,12 @@ def _key_commands(server: Server) -> typer.Typer:
     @app.command("revoke")
     def revoke(key_id: KeyId) -> None:
         """Take a key back, at the next request of every replica that shares the store."""
-        _run(server, lambda desk: desk.revoke(key_id))
+        _run(server, lambda desk: desk.revoke(_key_id(key_id)))
 
     @app.command("rotate")
     def rotate(key_id: KeyId, overlap: Overlap = "24h", expires: Expires = "90d") -> None:
         """Create a successor for a key; both are valid for the overlap."""
-        _run(server, lambda desk: desk.rotate(key_id, _span(overlap), _end(expires)))
+        _run(server, lambda desk: desk.rotate(_key_id(key_id), _span(overlap), _end(expires)))
 
     return app
 
@@ -110,9 +117,9 @@ def _token_commands(server: Server) -> typer.Typer:
 
         async def run(desk: Desk) -> None:
             if (jti is None) == (subject is None):
-                raise Impossible("give either --jti or --subject")
+                raise Misused("give either --jti or --subject")
             kind, what = ("token", jti) if jti is not None else ("subject", subject)
-            await desk.take_back("token" if kind == "token" else "subject", what or "", _span(span).total_seconds())
+            await desk.take_back("token" if kind == "token" else "subject", what or "", _span(span))
 
         _run(server, run)
 
@@ -140,10 +147,12 @@ class Desk:
             return await self._shared.records()
         raise Impossible(_NO_KEYRING)
 
-    async def keep(self, *records: KeyRecord) -> None:
-        """Write records where the server looks for them."""
+    async def keep(self, *records: KeyRecord, successor_of: str | None = None) -> None:
+        """Write records where the server looks for them; a key revoked in the meantime has no successor."""
         if self._file is not None:
             with self._file.editing() as kept:
+                if successor_of is not None and successor_of not in kept:
+                    raise _unknown(successor_of)
                 kept.update({record.id: record for record in records})
         elif self._shared is not None:
             for record in records:
@@ -170,26 +179,27 @@ class Desk:
         """Return one record."""
         record = (await self.records()).get(key_id)
         if record is None:
-            raise Impossible(f"there is no key {key_id}; `ops keys list` shows them")
+            raise _unknown(key_id)
         return record
 
     async def revoke(self, key_id: str) -> None:
         """Take a key back in the store, which is at once, and out of the file, which may lag or be read-only."""
-        if self._revocations is not None:
-            await self._revocations.revoke("key", key_id, None)
-        if self._file is None:
-            if self._shared is None:
-                raise Impossible(_NO_KEYRING)
-            await self._shared.remove(key_id)
+        if self._file is not None:
+            self._remove_from_file(self._file, key_id)
         else:
-            await self._remove_from_file(self._file, key_id)
+            await self.find(key_id)
+        if self._revocations is not None and self._shared is not None:
+            await self._revocations.revoke("key", key_id, None)
+            await self._shared.remove(key_id)
         _tell(f"{key_id} is revoked")
 
-    async def _remove_from_file(self, keyring: FileKeyring, key_id: str) -> None:
+    def _remove_from_file(self, keyring: FileKeyring, key_id: str) -> None:
         try:
             with keyring.editing() as kept:
-                if kept.pop(key_id, None) is None and self._revocations is None:
-                    raise Impossible(f"there is no key {key_id}; `ops keys list` shows them")
+                if kept.pop(key_id, None) is None:
+                    if self._revocations is None:
+                        raise _unknown(key_id)
+                    _tell(f"the keys file has no key {key_id}; the store refuses that id from now on")
         except OSError as error:
             if self._revocations is None:
                 raise Impossible(f"{error.filename} cannot be written and {_NO_STORE}") from None
@@ -201,17 +211,18 @@ class Desk:
         key, record = _new_key(old.caller, old.tenant, old.scopes, expires)
         end = datetime.now(UTC).replace(microsecond=0) + overlap
         ends = end if old.expires is None else min(end, old.expires)
-        await self.keep(old.model_copy(update={"expires": ends}), record)
+        await self.keep(record, old.model_copy(update={"expires": ends}), successor_of=old.id)
         _tell(f"{old.id} is valid until {ends.isoformat()}")
         _tell(_line(record))
         print(key)
 
-    async def take_back(self, kind: Kind, what: str, seconds: float) -> None:
+    async def take_back(self, kind: Kind, what: str, span: timedelta) -> None:
         """Revoke tokens in the store."""
         if self._revocations is None:
             raise Impossible(_NO_STORE)
-        await self._revocations.revoke(kind, what, seconds)
-        _tell("revoked")
+        await self._revocations.revoke(kind, what, span.total_seconds())
+        end = datetime.now(UTC).replace(microsecond=0) + span
+        _tell(f"revoked until {end.isoformat()}; what is still valid then is accepted again")
 
 
 def _run(server: Server, work: Callable[[Desk], Awaitable[None]]) -> None:
@@ -230,28 +241,42 @@ def _run(server: Server, work: Callable[[Desk], Awaitable[None]]) -> None:
     except ConfigurationError as error:
         _tell(str(error))
         raise typer.Exit(error.exit_code) from None
-    except (Impossible, UnreadableKeyring) as error:
+    except Impossible as error:
+        _tell(str(error))
+        raise typer.Exit(error.exit_code) from None
+    except UnreadableKeyring as error:
         _tell(str(error))
     except StoreDown:
-        _tell("the store of MCP_STATE_URL does not answer; nothing was changed there")
+        _tell("the store of MCP_STATE_URL does not answer, so it may not know of this; run the command again")
     except OSError as error:
         _tell(f"{error.filename}: {error.strerror}")
     else:
         return
-    raise typer.Exit(_FAILED)
+    raise typer.Exit(Impossible.exit_code)
 
 
 def _new_key(caller: str, tenant: str, scopes: tuple[str, ...], expires: datetime | None) -> tuple[str, KeyRecord]:
     try:
         return keys.create(caller, tenant=tenant, scopes=scopes, expires=expires)
     except ValidationError as error:
-        raise Impossible(f"not a key: {violations(error)}") from None
+        raise Misused(f"not a key: {violations(error)}") from None
+
+
+def _key_id(text: str) -> str:
+    # Not echoed: somebody may have given the key itself.
+    if not re.fullmatch(r"[0-9A-Za-z]{12}", text):
+        raise Misused("that is not the id of a key: an id has 12 letters and digits, as `ops keys list` shows it")
+    return text
+
+
+def _unknown(key_id: str) -> Impossible:
+    return Impossible(f"there is no key {key_id}; `ops keys list` shows them")
 
 
 def _span(text: str) -> timedelta:
     found = re.fullmatch(r"([1-9]\d{0,5})([smhd])", text)
     if found is None:
-        raise Impossible(f"{text} is no span of time; write 90d, 12h, 30m or 45s")
+        raise Misused(f"{text} is no span of time; write 90d, 12h, 30m or 45s")
     return timedelta(seconds=int(found.group(1)) * _UNITS[found.group(2)])
 
 

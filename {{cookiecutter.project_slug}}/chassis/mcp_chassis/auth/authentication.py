@@ -110,7 +110,10 @@ class Authentication:
             record = await keyring.find(key_id)
         except keys.MalformedKey:
             raise self._challenge.unauthenticated("malformed_key") from None
-        except (StoreDown, UnreadableKeyring):
+        except StoreDown:
+            self._note(answers=False)
+            raise self._challenge.undecidable("keys_unavailable") from None
+        except UnreadableKeyring:
             raise self._challenge.undecidable("keys_unavailable") from None
         if not keys.matches(secret, record) or record is None:
             raise self._challenge.unauthenticated("unknown_key")

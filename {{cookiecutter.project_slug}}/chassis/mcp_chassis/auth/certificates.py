@@ -14,7 +14,12 @@ The server listens on loopback and shares its network namespace with the edge al
 """
 
 _LONGEST: Final = 512
-_ATTRIBUTE: Final = re.compile(r"\s*([A-Za-z0-9.]{1,64})\s*=\s*((?:\\.|[^,+\\])*)\s*")
+_ATTRIBUTE: Final = re.compile(
+    r" *([A-Za-z][A-Za-z0-9-]{0,63}|[0-9.]{1,64}) *= *"
+    r"((?:\\(?:[0-9A-Fa-f]{2}|[^0-9A-Za-z])|[^,+\\\";<> ]| +(?![ ,+]|$))*) *"
+)
+"""A name and its value up to the next `,` or `+`; spaces around the value are not part of it unless escaped."""
+_ESCAPED: Final = re.compile(r"((?:\\[0-9A-Fa-f]{2})+)|\\(.)")
 
 
 class InvalidSubject(Exception):
@@ -43,17 +48,35 @@ def _attributes(subject: str) -> list[tuple[str, str]]:
         raise InvalidSubject
     found = []
     position = 0
-    while position < len(subject):
+    while position <= len(subject):
         part = _ATTRIBUTE.match(subject, position)
-        if part is None or (part.end() < len(subject) and subject[part.end()] not in ",+"):
+        if part is None or subject[part.end() : part.end() + 1] not in ("", ",", "+"):
             raise InvalidSubject
-        found.append((part.group(1).upper(), re.sub(r"\\(.)", r"\1", part.group(2)).strip()))
+        found.append((part.group(1).upper(), part.group(2)))
         position = part.end() + 1
     return found
+
+
+def _unescaped(value: str) -> str:
+    """Return the text that was written with `\\,` or with `\\C3\\BC`, the bytes of UTF-8 (RFC 4514, 2.4)."""
+    if value.startswith("#"):
+        raise InvalidSubject  # the bytes of a value that is no text
+
+    def plain(escape: re.Match[str]) -> str:
+        pairs = escape.group(1)
+        return escape.group(2) if pairs is None else bytes.fromhex(pairs.replace("\\", "")).decode("utf-8")
+
+    try:
+        text = _ESCAPED.sub(plain, value)
+    except UnicodeDecodeError:
+        raise InvalidSubject from None
+    if not text.isprintable():
+        raise InvalidSubject
+    return text
 
 
 def _single(attributes: list[tuple[str, str]], wanted: str) -> str:
     values = [value for name, value in attributes if name == wanted]
     if len(values) != 1 or not values[0]:
         raise InvalidSubject
-    return values[0]
+    return _unescaped(values[0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Final
 
@@ -23,16 +24,17 @@ class Challenge:
     """
 
     def __init__(self, realm: str, metadata_url: str | None) -> None:
-        self._realm = realm
+        # A server's name is any text; a header's quoted text is not (RFC 9110, 5.6.4).
+        self._realm = re.sub(r'[^ -~]|["\\]', "?", realm)
         self._metadata_url = metadata_url
 
     def unauthenticated(self, reason: str) -> Refused:
         """Refuse a request without a credential that proves anything: 401.
 
         Args:
-            reason: Constant word for logs; `no_credential` carries no error, as RFC 6750 asks.
+            reason: Constant word for logs; a client that did not try is told of no error, as RFC 6750, 3.1 asks.
         """
-        error = {} if reason == "no_credential" else {"error": "invalid_token"}
+        error = {} if reason in ("no_credential", "wrong_scheme") else {"error": "invalid_token"}
         message = "Authentication is needed" if not error else "The credential is not valid"
         return Refused(401, reason, message, headers=[self._header(error)])
 

@@ -8,11 +8,20 @@ from urllib.parse import urlsplit
 
 import anyio
 import httpx2
-from jwt import PyJWK, PyJWKSet
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from jwt import PyJWK
+from jwt.algorithms import AllowedPublicKeys
 from jwt.exceptions import PyJWTError
 from pydantic_core import from_json
 
+from mcp_chassis.telemetry.logging import log
+
+VerifyingKey = PyJWK | AllowedPublicKeys
+"""With its algorithm if the issuer names one; a plain RSA key may verify with any that the settings admit."""
+
 _FETCH_SECONDS: Final = 5.0
+_SHORTEST_RSA_KEY: Final = 2048
+"""Bits (RFC 7518, 3.3)."""
 _LARGEST_ANSWER: Final = 262_144
 _OLDEST: Final = 3600.0
 """Seconds after which keys are fetched again, so that a withdrawn key stops working."""
@@ -20,6 +29,14 @@ _OLDEST: Final = 3600.0
 
 class IssuerUnavailable(Exception):
     """No key of the issuer was ever seen, so no token can be judged."""
+
+
+class _Unusable(Exception):
+    """The issuer's answer holds no keys to trust; `reason` is a constant word for logs."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
 
 
 class Issuer:
@@ -37,21 +54,25 @@ class Issuer:
         self._keys_url = keys_url
         self._floor = floor
         self._client = client
-        self._keys: dict[str, PyJWK] = {}
+        self._keys: dict[str, VerifyingKey] = {}
         self._fetched: float | None = None
         self._tried: float | None = None
+        self._answers = True
         self._lock = anyio.Lock()
 
-    async def key(self, key_id: str) -> PyJWK | None:
+    async def key(self, key_id: str) -> VerifyingKey | None:
         """Return the key called `key_id`, or None if the issuer has none of that name.
 
         Raises:
             IssuerUnavailable: If the issuer has never answered.
         """
-        if key_id not in self._keys or self._stale():
-            async with self._lock:
-                if (key_id not in self._keys or self._stale()) and self._may_try():
-                    await self._refresh()
+        known = self._keys.get(key_id)
+        if known is not None and (not self._stale() or self._lock.locked()):
+            # While somebody asks a slow issuer for newer keys, the old ones do.
+            return known
+        async with self._lock:
+            if (key_id not in self._keys or self._stale()) and self._may_try():
+                await self._refresh()
         if self._fetched is None:
             raise IssuerUnavailable(self._url)
         return self._keys.get(key_id)
@@ -64,47 +85,77 @@ class Issuer:
 
     async def _refresh(self) -> None:
         """Fetch the keys; on any failure the old ones stay."""
-        self._tried = time.monotonic()
         try:
             with anyio.fail_after(_FETCH_SECONDS):
                 keys_url = self._keys_url or await self._discover()
-                answer = await self._get(keys_url)
-            found = _usable_keys(answer)
-        except (httpx2.HTTPError, ValueError, TimeoutError, PyJWTError):
-            return
-        if found:
-            self._keys, self._fetched = found, time.monotonic()
+                self._keys = _usable_keys(await self._get(keys_url))
+        except (TimeoutError, httpx2.TimeoutException):
+            self._note("too_slow")
+        except (httpx2.HTTPError, OSError):
+            self._note("unreachable")
+        except (ValueError, httpx2.InvalidURL):
+            self._note("malformed")
+        except _Unusable as error:
+            self._note(error.reason)
+        else:
+            self._fetched = time.monotonic()
+            self._note(None)
+        finally:
+            # From the end, so that those who waited for a slow issuer do not ask it again one by one.
+            self._tried = time.monotonic()
+
+    def _note(self, trouble: str | None) -> None:
+        """Write one line per change, not per fetch."""
+        if (trouble is None) != self._answers:
+            self._answers = trouble is None
+            if trouble is None:
+                log.info("issuer_answers")
+            else:
+                log.error("issuer_silent", reason=trouble)
 
     async def _discover(self) -> str:
         """Return the JWKS URL from the issuer's metadata (OpenID Connect Discovery 1.0, 4.3)."""
         metadata = await self._get(f"{self._url.rstrip('/')}/.well-known/openid-configuration")
         found = metadata.get("jwks_uri")
         if metadata.get("issuer") != self._url or not isinstance(found, str):
-            raise ValueError("the metadata is another issuer's")
-        if urlsplit(found).scheme != urlsplit(self._url).scheme:
-            raise ValueError("the keys must not be fetched less safely than the metadata")
+            raise _Unusable("another_issuer")
+        parts = urlsplit(found)
+        if parts.scheme != urlsplit(self._url).scheme or parts.port == 0:
+            # The keys must not be fetched less safely than the metadata.
+            raise _Unusable("unsafe_keys_url")
         return found
 
     async def _get(self, url: str) -> dict[str, object]:
         """Return a JSON object, refusing redirects and answers too large to be one."""
-        async with self._client.stream("GET", url) as answer:
+        body = b""
+        # Not compressed: a small answer must not become a large one.
+        async with self._client.stream("GET", url, headers={"Accept-Encoding": "identity"}) as answer:
             if answer.status_code != 200:
-                raise ValueError("the issuer did not answer 200")
-            body = b""
-            async for chunk in answer.aiter_bytes():
+                raise _Unusable("wrong_status")
+            async for chunk in answer.aiter_raw():
                 body += chunk
                 if len(body) > _LARGEST_ANSWER:
-                    raise ValueError("the answer is too large")
+                    raise _Unusable("too_large")
         value = from_json(body)
         if not isinstance(value, dict):
-            raise ValueError("the answer is no object")
+            raise _Unusable("malformed")
         return value
 
 
-def _usable_keys(answer: dict[str, object]) -> dict[str, PyJWK]:
-    """Return the asymmetric signature keys by their id."""
-    return {
-        key.key_id: key
-        for key in PyJWKSet.from_dict(answer).keys
-        if key.key_id and key.key_type != "oct" and key.public_key_use in (None, "sig")
-    }
+def _usable_keys(answer: dict[str, object]) -> dict[str, VerifyingKey]:
+    """Return the asymmetric signature keys by their id; what cannot be used is left out."""
+    listed = answer.get("keys")
+    found: dict[str, VerifyingKey] = {}
+    for jwk in listed if isinstance(listed, list) else ():
+        if not isinstance(jwk, dict) or jwk.get("kty") not in ("RSA", "EC", "OKP") or jwk.get("use", "sig") != "sig":
+            continue
+        try:
+            key = PyJWK(jwk)
+        except (PyJWTError, ValueError, TypeError, AttributeError):
+            continue
+        weak = isinstance(key.key, RSAPublicKey) and key.key.key_size < _SHORTEST_RSA_KEY
+        if isinstance(key.key_id, str) and key.key_id and not weak:
+            found[key.key_id] = key if jwk.get("alg") else key.key
+    if not found:
+        raise _Unusable("no_keys")
+    return found

@@ -8,14 +8,15 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from mcp_chassis.auth.keys import KeyRecord
+from mcp_chassis.auth.keys import KeyRecord, create
 from mcp_chassis.state.store import Store
 
 _PREFIX: Final = "key:"
+_NOBODY: Final = create("nobody")[1].model_dump_json()
 
 
 class Keyring(Protocol):
@@ -26,13 +27,13 @@ class Keyring(Protocol):
 
 
 class UnreadableKeyring(Exception):
-    """The keys file is missing or not one of ours; the text says which, never what is in it."""
+    """What is kept is missing or not one of ours; the text says which, never what is in it."""
 
 
 class _Contents(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
-    version: int = 1
+    version: Literal[1] = 1
     keys: list[KeyRecord] = []
 
 
@@ -117,14 +118,23 @@ class StoreKeyring:
     async def find(self, key_id: str) -> KeyRecord | None:
         """Return the record from the store."""
         (text,) = await self._store.read([_PREFIX + key_id])
-        return None if text is None else KeyRecord.model_validate_json(text)
+        # Parsed in both cases, so that an unknown id takes as long as a known one.
+        record = self._record(key_id, _NOBODY if text is None else text)
+        return None if text is None else record
 
     async def records(self) -> dict[str, KeyRecord]:
         """Return all records by id."""
         names = await self._store.names(_PREFIX)
         texts = await self._store.read(names) if names else []
-        found = [KeyRecord.model_validate_json(text) for text in texts if text is not None]
-        return {record.id: record for record in found}
+        found = zip(names, texts, strict=True)
+        records = [self._record(name.removeprefix(_PREFIX), text) for name, text in found if text is not None]
+        return {record.id: record for record in records}
+
+    def _record(self, key_id: str, text: str) -> KeyRecord:
+        try:
+            return KeyRecord.model_validate_json(text)
+        except ValidationError:
+            raise UnreadableKeyring(f"the store holds no record of ours for the key {key_id}") from None
 
     async def put(self, record: KeyRecord) -> None:
         """Keep `record`."""

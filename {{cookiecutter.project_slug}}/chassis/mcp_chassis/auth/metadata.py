@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse
-from starlette.routing import Route
+from starlette.routing import Route, request_response
 
 from mcp_chassis.auth.challenge import METADATA_PATH
 
@@ -27,7 +28,8 @@ def metadata_route(*, resource: str, issuer: str, scopes: Iterable[str]) -> Rout
     }
 
     async def answer(_request: Request) -> JSONResponse:
-        # Any page may read it: a browser client needs it before it has an origin we know.
-        return JSONResponse(document, headers={"Access-Control-Allow-Origin": "*", "Cache-Control": "max-age=300"})
+        return JSONResponse(document, headers={"Cache-Control": "max-age=300"})
 
-    return Route(METADATA_PATH, endpoint=answer, methods=["GET"])
+    # Any page may read it, with any header: a browser client needs it before it has an origin we know.
+    readable = CORSMiddleware(request_response(answer), allow_origins=["*"], allow_headers=["*"])
+    return Route(METADATA_PATH, endpoint=readable, methods=["GET", "OPTIONS"])

@@ -30,7 +30,7 @@ def resource_url(settings: Settings) -> str:
 
 def challenge_of(settings: Settings, realm: str) -> Challenge:
     """Return how this server refuses; with an issuer, it tells where to find it."""
-    return Challenge(realm, f"{settings.public_url}{METADATA_PATH}" if settings.jwt_issuer is not None else None)
+    return Challenge(realm, f"{settings.public_url}{METADATA_PATH}" if "jwt" in settings.auth else None)
 
 
 def authentication_of(

@@ -7,13 +7,15 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import jwt
-from jwt.exceptions import InvalidTokenError
+from jwt.exceptions import PyJWTError
 
 from mcp_chassis.auth.issuer import Issuer
 from mcp_chassis.request import EVERY_SCOPE, Caller
 
 _LONGEST_KEY_ID: Final = 256
 _LONGEST_NAME: Final = 256
+_TYPES: Final = ("jwt", "at+jwt", "application/at+jwt")
+"""What `typ` may say: issuers sign other things with the same keys, logout tokens among them (RFC 8725, 3.11)."""
 
 
 class InvalidToken(Exception):
@@ -82,7 +84,7 @@ class Tokens:
                 leeway=self._rules.leeway,
                 options={"require": self._required},
             )
-        except InvalidTokenError as error:
+        except (PyJWTError, TypeError, ValueError, RecursionError) as error:
             raise InvalidToken(_REASONS.get(type(error).__name__, "invalid_token")) from None
         return Token(self._caller(claims), _text(claims.get("jti")))
 
@@ -90,8 +92,10 @@ class Tokens:
         """Return the `kid` of the token's header, after the header alone has been judged."""
         try:
             header = jwt.get_unverified_header(text)
-        except InvalidTokenError:
+        except (PyJWTError, TypeError, ValueError, RecursionError):
             raise InvalidToken("malformed_token") from None
+        if str(header.get("typ", "JWT")).lower() not in _TYPES:
+            raise InvalidToken("wrong_type")
         if header.get("alg") not in self._rules.algorithms:
             raise InvalidToken("algorithm_not_allowed")
         key_id = header.get("kid")
@@ -133,5 +137,7 @@ _REASONS: Final = {
     "InvalidSignatureError": "wrong_signature",
     "MissingRequiredClaimError": "missing_claim",
     "InvalidAlgorithmError": "algorithm_not_allowed",
+    "InvalidKeyError": "algorithm_not_allowed",
+    "TypeError": "algorithm_not_allowed",
     "DecodeError": "malformed_token",
 }

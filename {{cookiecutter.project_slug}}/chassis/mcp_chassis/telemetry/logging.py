@@ -35,6 +35,8 @@ Event = Literal[
     "authentication_off",
     "store_silent",
     "store_answers",
+    "issuer_silent",
+    "issuer_answers",
     "container_without_edge",
 ]
 """Every line a server can write names one of these."""
@@ -88,6 +90,8 @@ def _add_request(_logger: object, _method: str, event: EventDict) -> EventDict:
     event["caller_id"] = request.caller.id
     event["tenant_id"] = request.caller.tenant
     event["trace_id"] = request.trace_id
+    if requests.PROBE_SCOPE in request.caller.scopes:
+        event["probe"] = True
     return event
 
 
@@ -107,7 +111,7 @@ def _bounded(value: object) -> object:
     return value[:_LONGEST_FIELD] if isinstance(value, str) else value
 
 
-_REQUEST_FIELDS: Final = ("request_id", "mcp_request_id", "session_id", "caller_id", "tenant_id", "trace_id")
+_REQUEST_FIELDS: Final = ("request_id", "mcp_request_id", "session_id", "caller_id", "tenant_id", "trace_id", "probe")
 _ALLOWED: Final = ("timestamp", "level", "event", *Fields.__annotations__, *_REQUEST_FIELDS)
 """In the order in which a line shows them."""
 

@@ -1,0 +1,199 @@
+"""Two replicas share a Redis: what one revokes, the other refuses; what happens when the Redis is gone (A3)."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mcp_chassis.auth import keys
+from mcp_chassis.auth.keyring import FileKeyring, StoreKeyring
+from mcp_chassis.auth.revocation import Revocations
+from mcp_chassis.state.redis import RedisStore
+from tests.identity.issuer import Issuer
+from tests.identity.serving import Log, Served, bearer, serving, settings
+from tests.identity.wire import DEADLINE, ERAS, Answer, Era, Peer, exchange, raw
+from tests.support.redis import Redis, running
+
+pytestmark = pytest.mark.anyio
+
+
+@asynccontextmanager
+async def replicas(redis: Redis, issuer: Issuer, file: Path | None, **given: Any) -> AsyncIterator[list[Served]]:
+    """Serve twice from the same settings."""
+    known = {"auth": ("keys", "jwt"), "jwt_issuer": issuer.url, "api_keys_file": file, "state_url": redis.url}
+    async with AsyncExitStack() as stack:
+        yield [await stack.enter_async_context(serving(settings(**(known | given)))) for _ in range(2)]
+
+
+@asynccontextmanager
+async def store_of(redis: Redis) -> AsyncIterator[RedisStore]:
+    """Reach the store as a command in a third process does."""
+    store = RedisStore(redis.url, server="notes")
+    yield store
+    await store.close()
+
+
+async def health(served: Served) -> tuple[int, dict[str, Any]]:
+    answer = await exchange(served.port, raw("GET", [], path="/health"))
+    found = json.loads(answer.body)
+    return answer.status, {"status": found["status"], **found["checks"]}
+
+
+def a_key(file: Path) -> str:
+    key, record = keys.create("ann")
+    with FileKeyring(file).editing() as kept:
+        kept[record.id] = record
+    return key
+
+
+async def becomes(peer: Peer, status: int) -> Answer:
+    """Call until the answer has this status."""
+    end = time.monotonic() + DEADLINE
+    while (answer := await peer.call("whoami")).status != status:
+        assert time.monotonic() < end, answer
+        await asyncio.sleep(0.01)
+    return answer
+
+
+@pytest.mark.parametrize("era", ERAS)
+@pytest.mark.parametrize("kind", ["key in a file", "key in the store", "token", "subject"])
+async def test_A3_what_one_replica_knows_as_revoked_the_other_refuses_at_its_next_request(
+    kind: str, era: Era, redis: Redis, issuer: Issuer, tmp_path: Path
+) -> None:
+    file = tmp_path / "keys.json" if kind == "key in a file" else None
+    async with store_of(redis) as store:
+        if file is not None:
+            credential = a_key(file)
+        elif kind == "key in the store":
+            credential, record = keys.create("ann")
+            await StoreKeyring(store).put(record)
+        else:
+            credential = issuer.token(jti="t-1")
+        async with replicas(redis, issuer, file) as both:
+            peers = [await served.opened(era, [bearer(credential)]) for served in both]
+            assert [(await peer.call("whoami")).status for peer in peers] == [200, 200]
+
+            match kind:
+                case "token":
+                    await Revocations(store).revoke("token", "t-1", 60)
+                case "subject":
+                    await Revocations(store).revoke("subject", "ann", 60)
+                case _:
+                    await Revocations(store).revoke("key", keys.split(credential)[0], None)
+
+            assert [(await peer.call("whoami")).reason() for peer in peers] == ["revoked", "revoked"]
+
+
+@pytest.mark.parametrize("era", ERAS)
+@pytest.mark.parametrize("harm", ["killed", "frozen"])
+async def test_A3_deny_answers_503_while_the_store_is_silent_and_recovers(
+    harm: str, era: Era, redis: Redis, issuer: Issuer, tmp_path: Path, log: Log
+) -> None:
+    key = a_key(file := tmp_path / "keys.json")
+    async with replicas(redis, issuer, file) as (served, _):
+        # Given two callers, and a store that falls silent
+        peers = [await served.opened(era, [bearer(credential)]) for credential in (key, issuer.token())]
+        redis.kill() if harm == "killed" else redis.freeze()
+        handled = len(served.handled)
+
+        # When they call, more than once
+        begun = time.monotonic()
+        refused = [await peer.call("whoami") for peer in peers * 2]
+        unwell = await health(served)
+
+        # Then nobody waits long, nobody is told to log in again, and no MCP code runs
+        assert time.monotonic() - begun < 5 * 0.4
+        assert {(answer.status, answer.reason()) for answer in refused} == {(503, "revocation_undecidable")}
+        assert {answer.header("retry-after") for answer in refused} == {"5"}
+        assert {answer.header("www-authenticate") for answer in refused} == {None}
+        assert len(served.handled) == handled
+        assert unwell == (503, {"status": "unhealthy", "store": "silent"})
+        assert [line["reason"] for line in log.lines("store_silent")] == ["deny"]
+
+        # And when the store is back, all is well without help
+        redis.start() if harm == "killed" else redis.thaw()
+        for peer in peers:
+            await becomes(peer, 200)
+        assert [line["reason"] for line in log.lines("store_answers")] == ["deny"]
+
+
+@pytest.mark.parametrize("era", ERAS)
+async def test_A3_allow_lets_valid_credentials_pass_while_the_store_is_silent(
+    era: Era, redis: Redis, issuer: Issuer, tmp_path: Path, log: Log
+) -> None:
+    key = a_key(file := tmp_path / "keys.json")
+    async with replicas(redis, issuer, file, revocation_when_store_down="allow") as (served, _), store_of(redis) as one:
+        peer = await served.opened(era, [bearer(key)])
+        await Revocations(one).revoke("subject", "leaver", 3600)
+        redis.kill()
+
+        assert [(await peer.call("whoami")).status for _ in range(3)] == [200] * 3
+        assert (await peer.claiming(bearer("bad")).call("whoami")).status == 401
+        assert await health(served) == (200, {"status": "degraded", "store": "silent"})
+
+        redis.start()
+        await Revocations(one).revoke("subject", "ann", 60)
+        assert (await becomes(peer, 401)).reason() == "revoked"
+    assert [line["event"] for line in log.lines() if line["event"].startswith("store_")] == [
+        "store_silent",
+        "store_answers",
+    ]
+
+
+@pytest.mark.parametrize("policy", ["deny", "allow"])
+async def test_A3_keys_that_are_kept_in_the_store_cannot_be_judged_without_it(
+    policy: str, redis: Redis, issuer: Issuer, log: Log
+) -> None:
+    key, record = keys.create("ann")
+    async with store_of(redis) as store:
+        await StoreKeyring(store).put(record)
+        async with replicas(redis, issuer, None, revocation_when_store_down=policy) as (served, _):
+            peer = served.peer("stateless", [bearer(key)])
+            assert (await peer.call("whoami")).status == 200
+            redis.kill()
+
+            refused = [await peer.call("whoami") for _ in range(2)]
+
+            assert {(answer.status, answer.reason()) for answer in refused} == {(503, "keys_unavailable")}
+            assert len(log.lines("store_silent")) == 1
+            redis.start()
+            await store.read(["a"])
+            await StoreKeyring(store).put(record)
+            await becomes(peer, 200)
+            assert len(log.lines("store_answers")) == 1
+
+
+async def test_A3_foreign_record_in_the_store_is_503_and_no_crash(redis: Redis, issuer: Issuer, log: Log) -> None:
+    key, record = keys.create("ann")
+    async with store_of(redis) as store, replicas(redis, issuer, None) as (served, _):
+        await store.write(f"key:{record.id}", "{")
+
+        refused = await served.peer("stateless", [bearer(key)]).call("whoami")
+
+    assert (refused.status, refused.reason()) == (503, "keys_unavailable")
+    assert not log.lines("crashed")
+
+
+async def test_A3_neither_password_nor_credential_leaves_the_server(issuer: Issuer, tmp_path: Path, log: Log) -> None:
+    key = a_key(file := tmp_path / "keys.json")
+    secrets = [key, keys.split(key)[1], token := issuer.token(), "s3cret-password"]
+    with running(tmp_path / "redis", password="s3cret-password") as redis:
+        async with replicas(redis, issuer, file) as (served, _):
+            shown: list[object] = []
+            for credential in (key, token, key[:-1], token[:-2], f"{key} {token}"):
+                peer = served.peer("stateless", [bearer(credential)])
+                shown += [await peer.call("whoami"), await peer.call("discard"), await peer.call("nobody")]
+            shown.append(await exchange(served.port, raw("GET", [bearer(key)], path="/health")))
+            redis.kill()
+            shown.append(await served.peer("stateless", [bearer(key)]).call("whoami"))
+
+    assert log.lines("store_silent")
+    everything = log.text() + repr(shown)
+    assert not [secret for secret in secrets if secret in everything]
