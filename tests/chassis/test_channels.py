@@ -127,7 +127,7 @@ CONTENT: list[tuple[str, dict[str, Any], int, str]] = [
     ),
     ("prompts/get", {"name": "torn", "arguments": {"text": "x"}}, -32603, "Internal error"),
     ("resources/read", {"uri": "note://nobody"}, -32602, "Unknown resource: note://nobody"),
-    ("resources/read", {"uri": "note://torn"}, -32603, "Error reading resource note://torn"),
+    ("resources/read", {"uri": "note://torn"}, -32603, "Internal error; quote request "),
     ("resources/read", {"uri": "note://left"}, -32603, "Internal error"),
     ("nobody/knows", {}, -32601, "Method not found"),
     ("tools/call", {"name": ["x"]}, -32602, "Invalid params: params.name must be a valid string"),

@@ -21,11 +21,12 @@ LOOPBACK = (
 DATABASE = "must be postgresql+asyncpg://user:password@host:5432/name or sqlite+aiosqlite:///path/to/file"
 FILE = "must be a file that this process can read"
 HOST = "is not a host: list names like notes.example.com,notes.internal:8443"
-NO_AUTH = (
-    "must not be none in production, and this version of the chassis has no other mode yet: "
-    "run it with MCP_ENVIRONMENT=development, reachable by nobody but you"
+NO_AUTH = "must not be none in production; use keys, jwt or mtls"
+NO_REDIS = (
+    "must be a Redis in production, so that all replicas know what was revoked; "
+    "say MCP_SINGLE_REPLICA=true if there will only ever be one"
 )
-REDIS = "must be memory:// in this version of the chassis: it keeps no state in Redis yet; remove it to use memory://"
+STATE = "must be memory:// or redis://host:6379/0 (rediss:// for TLS)"
 MODE = "must be development or production; remove it to use development"
 PORT = "must be a whole number from 0 to 65535; remove it to use 8080"
 OURS = "remove it to use https://notes.example.com"
@@ -54,7 +55,7 @@ SINGLE = [
     ("MCP_PUBLIC_URL=https://two words", f"{ADDRESS}; {OURS}"),
     ("MCP_PUBLIC_URL=https://[::1", f"{ADDRESS}; {OURS}"),
     ("MCP_PUBLIC_URL=https://notes.example.com:0", f"{ADDRESS}; {OURS}"),
-    ("MCP_PUBLIC_URL=https://notes.example.com:99999", f"Port out of range 0-65535; {OURS}"),
+    ("MCP_PUBLIC_URL=https://notes.example.com:99999", f"{ADDRESS}; {OURS}"),
     ("MCP_PUBLIC_URL=ftp://notes.example.com", f"{ADDRESS}; {OURS}"),
     ("MCP_PUBLIC_URL=", f"{ADDRESS}; {OURS}"),
     ("MCP_SESSIONS=none", "must be stateful or stateless; remove it to use stateful"),
@@ -76,8 +77,6 @@ SINGLE = [
     ("MCP_ALLOWED_ORIGINS=notes.example.com", ADDRESS),
     ("MCP_ALLOWED_ORIGINS=https://a.example,https://b.example/x", ADDRESS),
     ("MCP_LIST_TTL=-1", "must be a number from 0 to 86400; remove it to use 60"),
-    ("MCP_STATE_URL=redis://redis:6379/0", REDIS),
-    ("MCP_STATE_URL=file:///var/state", "must be memory://; remove it to use memory://"),
     ("MCP_LOG_FORMAT=xml", "must be json or console"),
     ("MCP_LOG_LEVEL=trace", "must be debug or info or warning or error or critical; remove it to use info"),
     ("MCP_DATABASE_URL_FILE=/nowhere/url", FILE),
@@ -111,28 +110,29 @@ def test_S1_bad_variable_is_named_with_its_rule_and_the_way_out(
     assert problems() == [f"{variable}  {rule}"]
 
 
-@pytest.mark.parametrize("url", ["mysql://ann:s3cret@db/notes", "s3cret", "", "postgresql:///s3cret"])
-def test_S1_secret_is_never_shown(url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    given(monkeypatch, f"MCP_DATABASE_URL={url}")
-    assert problems() == [f"MCP_DATABASE_URL  {DATABASE}"]
+BAD_SECRETS = [
+    *((("MCP_DATABASE_URL", url, DATABASE)) for url in ("mysql://ann:s3cret@db/x", "s3cret", "", "postgresql:///s3cret")),
+    *((("MCP_STATE_URL", url, STATE)) for url in ("file:///s3cret", "redis://ann:s3cret@redis:6379/x", "s3cret", "")),
+]
 
-    monkeypatch.delenv("MCP_DATABASE_URL")
+
+@pytest.mark.parametrize(("name", "url", "rule"), BAD_SECRETS)
+def test_S1_secret_is_never_shown(
+    name: str, url: str, rule: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    given(monkeypatch, f"{name}={url}")
+    assert problems() == [f"{name}  {rule}"]
+
+    monkeypatch.delenv(name)
     (tmp_path / "url").write_text(url)
-    given(monkeypatch, f"MCP_DATABASE_URL_FILE={tmp_path / 'url'}")
-    assert problems() == [f"MCP_DATABASE_URL  {DATABASE}"]
+    given(monkeypatch, f"{name}_FILE={tmp_path / 'url'}")
+    assert problems() == [f"{name}  {rule}"]
 
 
 def test_S1_password_in_a_plain_variable_is_masked(monkeypatch: pytest.MonkeyPatch) -> None:
-    given(
-        monkeypatch,
-        "MCP_STATE_URL=redis://ann:s3cret@redis:6379",
-        "MCP_PUBLIC_URL=https://ann:s3cret@notes.example.com",
-    )
+    given(monkeypatch, "MCP_PUBLIC_URL=https://ann:s3cret@notes.example.com")
 
-    assert problems() == [
-        f"MCP_PUBLIC_URL=https://***@notes.example.com  {ADDRESS}; {OURS}",
-        f"MCP_STATE_URL=redis://***@redis:6379  {REDIS}",
-    ]
+    assert problems() == [f"MCP_PUBLIC_URL=https://***@notes.example.com  {ADDRESS}; {OURS}"]
 
 
 def test_S1_secret_stands_in_the_variable_or_in_the_file_not_in_both(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,13 +150,31 @@ def test_S1_file_of_a_secret_must_be_text(monkeypatch: pytest.MonkeyPatch, tmp_p
     assert problems() == [f"MCP_DATABASE_URL_FILE={tmp_path / 'url'}  {FILE}"]
 
 
-@pytest.mark.parametrize("variable", [[], ["MCP_AUTH=none"], ["MCP_LOG_LEVEL=debug"]])
-def test_A10_production_without_authentication_does_not_start(
-    variable: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    given(monkeypatch, "MCP_ENVIRONMENT=production", *variable)
+SINGLE_REPLICA = "MCP_SINGLE_REPLICA=true"
+REDIS = "MCP_STATE_URL=redis://redis:6379/0"
+UNSAFE = [
+    ([], [f"MCP_AUTH=none  {NO_AUTH}", f"MCP_STATE_URL=memory://  {NO_REDIS}"]),
+    (["MCP_AUTH=none", SINGLE_REPLICA], [f"MCP_AUTH=none  {NO_AUTH}"]),
+    (["MCP_LOG_LEVEL=debug", REDIS], [f"MCP_AUTH=none  {NO_AUTH}"]),
+    (["MCP_AUTH=mtls"], [f"MCP_STATE_URL=memory://  {NO_REDIS}"]),
+    (["MCP_AUTH=mtls", "MCP_SINGLE_REPLICA=false"], [f"MCP_STATE_URL=memory://  {NO_REDIS}"]),
+]
 
-    assert problems() == [f"MCP_AUTH=none  {NO_AUTH}"]
+
+@pytest.mark.parametrize(("variables", "told"), UNSAFE)
+def test_A10_unsafe_production_does_not_start(
+    variables: list[str], told: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given(monkeypatch, "MCP_ENVIRONMENT=production", *variables)
+
+    assert problems() == told
+
+
+@pytest.mark.parametrize("state", [REDIS, SINGLE_REPLICA])
+def test_A10_safe_production_starts(state: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    given(monkeypatch, "MCP_ENVIRONMENT=production", "MCP_AUTH=mtls", state)
+
+    assert load(Settings)[0].auth == ("mtls",)
 
 
 def even(value: SecretStr) -> SecretStr:
@@ -191,12 +209,13 @@ def test_S1_problems_of_all_settings_classes_come_in_one_message(monkeypatch: py
 
     assert "MCP_DATABASE_URL_FILE=/nowhere  must be a file that this process can read" in found
     assert f"MCP_AUTH=none  {NO_AUTH}" in found
+    assert f"MCP_STATE_URL=memory://  {NO_REDIS}" in found
     assert "MCP_PUBLIC_URL=http://notes.example.com  must be https:// in production" in found
     assert f"MCP_PORT=x  {PORT}" in found
     assert "NOTES_REGION  is required: Where the notes are kept" in found
     assert "NOTES_KEPT=0  must be a whole number from 1 to 5000; remove it to use 1000" in found
     assert "NOTES_TOKEN  *** is uneven" in found
-    assert len(found) == 8
+    assert len(found) == 9
 
 
 def test_S1_rule_over_several_variables_is_told_in_its_authors_words(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -43,7 +43,7 @@ LAYERS: dict[str, Callable[[ASGIApp], ASGIApp]] = {
     "boundary": lambda app: Boundary(
         app, names=Names.of(settings()), methods=("POST",), max_body_bytes=1, max_header_bytes=1, receive_timeout=1
     ),
-    "identity": lambda app: Identity(app, authenticate=admit_everyone),
+    "identity": lambda app: Identity(app, authenticate=admit_everyone, authorize=lambda _caller, _message: None),
     "ownership": lambda app: Ownership(app, maximum=1, idle_timeout=1),
     "negotiation": lambda app: Negotiation(app, longest_call=1),
 }
@@ -149,6 +149,10 @@ class Sent:
         return b"".join(message.get("body", b"") for message in self.messages)
 
 
+async def never_asked(_message: bytes) -> None:
+    raise AssertionError("there was no question")
+
+
 STREAM = {"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream")]}
 ANSWER = b'{"jsonrpc":"2.0","id":1,"result":{}}'
 EVENT = b"event: message\r\ndata: " + ANSWER + b"\r\n\r\n"
@@ -159,7 +163,7 @@ ERROR = {"jsonrpc": "2.0", "id": 1, "error": {"code": -32603, "message": "late"}
 @pytest.mark.parametrize("step", [1, 2, 7, 1000])
 async def test_T2_answer_is_found_wherever_the_stream_is_cut(step: int) -> None:
     sent = Sent()
-    answer = AsJson(sent)
+    answer = AsJson(sent, decline=never_asked)
     whole = NOISE + EVENT + b": ping\r\n\r\n"
 
     await answer(STREAM)
@@ -171,7 +175,7 @@ async def test_T2_answer_is_found_wherever_the_stream_is_cut(step: int) -> None:
 
 
 async def test_E5_stream_that_ends_without_an_answer_is_given_one() -> None:
-    for build in (AsJson, partial(AsEvents, wrap=False)):
+    for build in (partial(AsJson, decline=never_asked), partial(AsEvents, wrap=False)):
         sent = Sent()
         answer = build(sent)
         await answer(STREAM)
@@ -184,7 +188,7 @@ async def test_E5_stream_that_ends_without_an_answer_is_given_one() -> None:
 
 
 async def test_E5_stream_that_has_its_answer_is_left_alone() -> None:
-    for build in (AsJson, partial(AsEvents, wrap=False)):
+    for build in (partial(AsJson, decline=never_asked), partial(AsEvents, wrap=False)):
         sent = Sent()
         answer = build(sent)
         await answer(STREAM)

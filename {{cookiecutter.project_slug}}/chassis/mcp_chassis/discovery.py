@@ -1,10 +1,11 @@
-"""Every module below `tools/` is imported at start; one that cannot be says where and why (S1)."""
+"""What a server finds out about its own package: its name, and its tools (S1)."""
 
 from __future__ import annotations
 
 import importlib
 import pkgutil
 import traceback
+from importlib import metadata
 from pathlib import Path
 from types import ModuleType
 
@@ -50,3 +51,17 @@ def _shown(path: Path, folder: Path) -> Path:
     """Return a path as it is called inside the project."""
     source = folder.parent.parent
     return path.relative_to(source) if path.is_relative_to(source) else path
+
+
+def identity_of(name: str | None, package: str | None) -> tuple[str, str, str | None]:
+    """Return the name, version and summary to tell clients.
+
+    Raises:
+        ValueError: If there is neither a name nor a package to take it from.
+    """
+    if package is None:
+        if name is None:
+            raise ValueError('give the server a name, Server("notes"), or its tools, Server(tools=tools)')
+        return name, "0", None
+    found = metadata.metadata(package)
+    return name or found["Name"], found["Version"], found["Summary"]

@@ -147,7 +147,7 @@ def load(main: type[_Settings], *others: type[EnvironmentSettings]) -> tuple[_Se
         ConfigurationError: If anything is missing or wrong, with all problems of all classes at once.
     """
     given = given_variables()
-    problems = _environment_file_problems(given)
+    problems = _environment_file_problems(given) + _misspelled(given, main, *others)
     found = _read(main, given, problems)
     rest = [loaded for other in others if (loaded := _read(other, given, problems)) is not None]
     if problems or found is None:
@@ -185,6 +185,13 @@ def _environment_file_problems(given: Mapping[str, str]) -> list[Problem]:
         rule = f"must be set in the process, not in {ENVIRONMENT_FILE}: production never reads that file"
         found.append(Problem("MCP_ENVIRONMENT", given["MCP_ENVIRONMENT"], rule))
     return found
+
+
+def _misspelled(given: Mapping[str, str], *classes: type[EnvironmentSettings]) -> list[Problem]:
+    """Refuse names in other letter case: half of what was asked for would be ignored in silence (A10)."""
+    known = {variable.name for settings_class in classes for variable in settings_class.variables()}
+    wrong = [name for name in given if name not in known and name.upper() in known]
+    return [Problem(name, None, f"must be written {name.upper()}") for name in sorted(wrong)]
 
 
 def _development(given: Mapping[str, str]) -> bool:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
+
+from mcp_chassis.environment import Problem
 
 _TOOL_NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 """What every client can send, log and show (2026-07-28, tool names)."""
@@ -40,3 +44,22 @@ def check_name(name: str, *, taken: bool) -> None:
         raise ValueError(f"{name!r} cannot be a tool's name; use 1 to 128 of A-Z, a-z, 0-9, _, . and -, like add_note")
     if taken:
         raise ValueError(f"two tools are named {name}; give one of them another name=")
+
+
+def too_long(policies: Mapping[str, ToolPolicy], longest: float) -> list[Problem]:
+    """Return the tools that may take longer than the whole server's longest call (T8).
+
+    Args:
+        policies: By the tool's name.
+        longest: Seconds, from `MCP_TOOL_TIMEOUT`.
+    """
+    return [
+        Problem(
+            "MCP_TOOL_TIMEOUT",
+            f"{longest:g}",
+            f"must be at least {policy.timeout:g}, which the tool {name} declares: raise it everywhere at once with "
+            f"copier update --data tool_timeout={math.ceil(policy.timeout)}",
+        )
+        for name, policy in policies.items()
+        if policy.timeout is not None and policy.timeout > longest
+    ]

@@ -10,7 +10,6 @@ import math
 from collections.abc import Callable, Collection, Iterable
 from contextlib import AbstractAsyncContextManager
 from copy import copy
-from importlib import metadata
 from types import ModuleType
 from typing import Any, TypeVar
 
@@ -40,11 +39,11 @@ from mcp_chassis import ping
 from mcp_chassis import request as requests
 from mcp_chassis.arguments import harden, supply_caller
 from mcp_chassis.calls import answered, refused
-from mcp_chassis.discovery import import_tools
-from mcp_chassis.environment import ConfigurationError, Problem, ServerSettings
+from mcp_chassis.discovery import identity_of, import_tools
+from mcp_chassis.environment import ConfigurationError, ServerSettings
 from mcp_chassis.errors import own_error, printable
 from mcp_chassis.messages import Messages
-from mcp_chassis.policy import ToolPolicy, check_name
+from mcp_chassis.policy import ToolPolicy, check_name, too_long
 from mcp_chassis.request import Caller
 from mcp_chassis.settings import Settings
 from mcp_chassis.telemetry.logging import install_gate
@@ -78,7 +77,7 @@ class Server(MCPServer[Any]):
     ) -> None:
         install_gate()
         self.package = None if tools is None else tools.__name__.partition(".")[0]
-        shown, version, summary = _identity(name, self.package)
+        shown, version, summary = identity_of(name, self.package)
         super().__init__(
             shown,
             title=title,
@@ -206,9 +205,8 @@ class Server(MCPServer[Any]):
         if self._tools_package is not None:
             import_tools(self._tools_package)
         self._longest_call = settings.tool_timeout
-        longest = settings.tool_timeout
-        if too_long := {name: found for name, rule in self._policies.items() if (found := rule.timeout or 0) > longest}:
-            raise ConfigurationError([_too_long(name, timeout, longest) for name, timeout in too_long.items()])
+        if problems := too_long(self._policies, settings.tool_timeout):
+            raise ConfigurationError(problems)
         self._list_by_scope = settings.list_by_scope
         ttl_ms = round(settings.list_ttl * 1000)
         self._lowlevel_server.cache_hints.update(dict.fromkeys(_CACHED, CacheHint(ttl_ms=ttl_ms, scope="public")))
@@ -270,7 +268,9 @@ class Server(MCPServer[Any]):
         try:
             return await super().get_prompt(name, arguments, context)
         except ValueError as error:
-            raise own_error(error) from None
+            # The SDK wraps what the function raised twice; its own complaints have one cause.
+            wrapped = error.__cause__
+            raise (wrapped and wrapped.__cause__) or wrapped or error from None
 
     async def read_resource(
         self, uri: AnyUrl | str, context: Context[Any, Any] | None = None
@@ -288,22 +288,3 @@ class Server(MCPServer[Any]):
             return await super().read_resource(uri, context)
         except UnexpectedResourceError as error:
             raise own_error(error) from None
-
-
-def _too_long(name: str, timeout: float, longest: float) -> Problem:
-    rule = f"must be at least {timeout:g}, which the tool {name} declares: raise it everywhere at once with "
-    return Problem("MCP_TOOL_TIMEOUT", f"{longest:g}", f"{rule}copier update --data tool_timeout={math.ceil(timeout)}")
-
-
-def _identity(name: str | None, package: str | None) -> tuple[str, str, str | None]:
-    """Return the name, version and summary to tell clients.
-
-    Raises:
-        ValueError: If there is neither a name nor a package to take it from.
-    """
-    if package is None:
-        if name is None:
-            raise ValueError('give the server a name, Server("notes"), or its tools, Server(tools=tools)')
-        return name, "0", None
-    found = metadata.metadata(package)
-    return name or found["Name"], found["Version"], found["Summary"]
