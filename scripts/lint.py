@@ -5,6 +5,7 @@ All checks run, also after a failure, so that one run shows everything.
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 import sys
@@ -21,6 +22,8 @@ REGISTRY_HOSTS = re.compile(
     flags=re.IGNORECASE,
 )
 """A tree that names one cannot be installed where a mirror is the only registry."""
+LONGEST_FILE, LONGEST_FUNCTION, LARGEST_CHASSIS = 300, 50, 5000
+"""Lines; CONTRIBUTING.md promises them."""
 
 
 def tracked() -> list[str]:
@@ -45,6 +48,27 @@ def unwanted() -> list[str]:
         for number, line in enumerate(text_of(name).splitlines(), start=1):
             if host := REGISTRY_HOSTS.search(line):
                 found.append(f"{name}:{number}: names the registry host {host.group()}; say it without")
+    return found
+
+
+def too_long() -> list[str]:
+    """Return each Python file and function that is longer than a reader keeps in mind, and an oversized chassis."""
+    found, chassis = [], 0
+    for name in (name for name in tracked() if name.endswith(".py")):
+        lines = text_of(name).splitlines()
+        if len(lines) > LONGEST_FILE:
+            found.append(f"{name}: has {len(lines)} lines; {LONGEST_FILE} is the bound")
+        if "/mcp_chassis/" in name:
+            chassis += sum(1 for line in lines if line.strip() and not line.lstrip().startswith("#"))
+        for node in ast.walk(ast.parse("\n".join(lines))):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                length = (node.end_lineno or node.lineno) - node.lineno + 1
+                if length > LONGEST_FUNCTION:
+                    found.append(
+                        f"{name}:{node.lineno}: {node.name} has {length} lines; {LONGEST_FUNCTION} is the bound"
+                    )
+    if chassis > LARGEST_CHASSIS:
+        found.append(f"the chassis has {chassis} lines of code; {LARGEST_CHASSIS} is the bound")
     return found
 
 
@@ -73,6 +97,7 @@ def checks() -> Sequence[tuple[str, Callable[[], list[str]]]]:
         ("cookiecutter.json", program(sys.executable, "scripts/derive_cookiecutter.py", "--check")),
         ("shell: shellcheck", program("shellcheck", "--external-sources", *shell_scripts())),
         ("locks and registry hosts", unwanted),
+        ("sizes", too_long),
     ]
 
 

@@ -88,4 +88,4 @@ def test_M1_first_hour_works_as_the_readme_says(tmp_path: Path, variables: dict[
     for name, content in blocks("file").items():
         (project / name).write_text(content, encoding="utf-8")
     checked = shell(blocks("run")["check"], project, variables)
-    assert "5 passed" in checked
+    assert re.search(r"\d+ passed", checked)
