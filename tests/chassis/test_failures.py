@@ -45,6 +45,8 @@ class Leaving(BaseException):
 def faulty() -> Server:
     """Return a server whose tools break in every way an author can think of."""
     server = Server("faulty")
+    register_raising(server)
+    register_misreturning(server)
 
     @server.tool()
     async def rejecting(text: Annotated[str, AfterValidator(reject)]) -> str:
@@ -61,6 +63,12 @@ def faulty() -> Server:
     @server.tool()
     async def depending(text: str, value: Annotated[str, Resolve(depend)]) -> str:
         return text + value
+
+    return server
+
+
+def register_raising(server: Server) -> None:
+    """Give `server` tools that end in an exception."""
 
     @server.tool()
     async def leaving(text: str) -> str:
@@ -94,6 +102,10 @@ def faulty() -> Server:
         except LookupError as error:
             raise RuntimeError(f"{SECRET} {text}") from error
 
+
+def register_misreturning(server: Server) -> None:
+    """Give `server` tools whose results nobody can send."""
+
     @server.tool()
     async def misshapen(text: str) -> Point:
         return {"x": f"{SECRET} {text}"}  # type: ignore[return-value]  # the fault that is tested
@@ -109,8 +121,6 @@ def faulty() -> Server:
     @server.tool()
     async def unserialisable(text: str) -> dict[str, Any]:
         return {"x": object(), "y": b"\xff" + text.encode()}
-
-    return server
 
 
 class Point(BaseModel):

@@ -39,29 +39,42 @@ def strangers(log: Log) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("place", ["process", ".env"])
-def test_S1_variable_in_small_letters_is_no_variable_of_ours(
-    place: str, log: Log, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+@pytest.mark.parametrize("variable", ["mcp_environment=production", "mcp_port=1", "Mcp_Auth=keys", "review_kept=5"])
+def test_S1_variable_in_other_letter_case_is_not_honoured_and_not_passed_over(
+    variable: str, place: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    variables = {"mcp_environment": "production", "mcp_port": "1", "Mcp_Auth": "keys"}
+    name, value = variable.split("=")
     if place == "process":
-        for name, value in variables.items():
-            monkeypatch.setenv(name, value)
+        monkeypatch.setenv(name, value)
     else:
-        (tmp_path / ".env").write_text("".join(f"{name}={value}\n" for name, value in variables.items()))
+        (tmp_path / ".env").write_text(f"{variable}\n")
 
-    found = start(Server("tests"), stream=log.stream)
+    with pytest.raises(ConfigurationError) as stopped:
+        load(Settings, Mine)
 
-    assert (found.environment, found.port, found.auth) == ("development", 8080, ("none",))
-    assert strangers(log) == {"mcp_environment": "MCP_ENVIRONMENT", "mcp_port": "MCP_PORT", "Mcp_Auth": "MCP_AUTH"}
+    assert [str(problem) for problem in stopped.value.problems] == [f"{name}  must be written {name.upper()}"]
 
 
 def test_A10_small_letters_do_not_hide_production(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MCP_ENVIRONMENT", "production")
     monkeypatch.setenv("mcp_environment", "development")
-    monkeypatch.setenv("mcp_auth", "keys")
+    monkeypatch.setenv("mcp_auth", "mtls")
 
-    with pytest.raises(ConfigurationError, match="MCP_AUTH=none  must not be none in production"):
+    with pytest.raises(ConfigurationError) as stopped:
         load(Settings)
+
+    named = [problem.variable for problem in stopped.value.problems]
+    assert sorted(named) == ["MCP_AUTH", "MCP_STATE_URL", "mcp_auth", "mcp_environment"]
+
+
+def test_S2_mark_before_the_text_is_no_part_of_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "url").write_bytes(b"\xef\xbb\xbfredis://redis:6379/0")
+    (tmp_path / ".env").write_bytes(b"\xef\xbb\xbfMCP_PORT=1111\n")
+    monkeypatch.setenv("MCP_STATE_URL_FILE", str(tmp_path / "url"))
+
+    found, _ = load(Settings)
+
+    assert (found.port, found.store_shown) == (1111, "redis://redis:6379/0")
 
 
 def test_S1_typing_error_under_the_teams_own_prefix_is_a_warning(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,9 +110,10 @@ BAD_FILES = [
 @pytest.mark.parametrize("command", ["serve", "stdio"])
 @pytest.mark.parametrize(("content", "told"), BAD_FILES)
 def test_S1_broken_dot_env_stops_the_server_with_the_line(
-    content: bytes, told: str, command: str, tmp_path: Path
+    content: bytes, told: str, command: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / ".env").write_bytes(content)
+    monkeypatch.delattr("mcp_chassis.serve.open_listener")  # a server that starts after all fails instead of serving
 
     done = CliRunner().invoke(application(Server("tests")), [command])
 

@@ -13,10 +13,17 @@ from typing import Any
 import pytest
 
 from tests.chassis.client import DEADLINE, INTRODUCTION, envelope
+from tests.chassis.conftest import ANSWERS
 
 pytestmark = pytest.mark.anyio
 
-PROGRAM = "from mcp_chassis import Server; from mcp_chassis.cli import main; main(Server('tests'))"
+PROGRAM = f"""
+from mcp_chassis import Server, settings
+from mcp_chassis.cli import main
+
+settings._answer = {ANSWERS}.__getitem__
+main(Server("tests"))
+"""
 
 
 class Process:
@@ -45,14 +52,13 @@ class Process:
 @asynccontextmanager
 async def running() -> AsyncIterator[Process]:
     """Run a server over stdio."""
-    given = {"MCP_TOOL_TIMEOUT": "30", "MCP_PUBLIC_URL": "https://notes.example.com"}
     paths = {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-c", PROGRAM, "stdio"),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.DEVNULL,
-        env=dict(os.environ) | given | paths,
+        env=dict(os.environ) | paths,
     )
     try:
         yield Process(process)

@@ -111,8 +111,8 @@ def test_S1_bad_variable_is_named_with_its_rule_and_the_way_out(
 
 
 BAD_SECRETS = [
-    *((("MCP_DATABASE_URL", url, DATABASE)) for url in ("mysql://ann:s3cret@db/x", "s3cret", "", "postgresql:///s3cret")),
-    *((("MCP_STATE_URL", url, STATE)) for url in ("file:///s3cret", "redis://ann:s3cret@redis:6379/x", "s3cret", "")),
+    *(("MCP_DATABASE_URL", url, DATABASE) for url in ("mysql://ann:s3cret@db/notes", "s3cret", "", "postgresql:///s")),
+    *(("MCP_STATE_URL", url, STATE) for url in ("file:///s3cret", "redis://ann:s3cret@redis/x", "s3cret", "")),
 ]
 
 

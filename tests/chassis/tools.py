@@ -37,6 +37,7 @@ class Point(BaseModel):
 
 def register(server: MCPServer[Any], story: Story) -> None:
     """Give `server` the tools; each uses only what the SDK documents."""
+    register_waiting(server, story)
 
     @server.tool()
     async def add(a: int, b: int) -> int:
@@ -61,6 +62,20 @@ def register(server: MCPServer[Any], story: Story) -> None:
         raise RuntimeError(f"{SECRET} {text}")
 
     @server.tool()
+    async def large(size: int) -> str:
+        """Return that many letters."""
+        return "x" * size
+
+    @server.tool(structured_output=True)
+    async def misshapen() -> Point:
+        """Return what its own schema forbids."""
+        return {"x": SECRET}  # type: ignore[return-value]  # the fault that is tested
+
+
+def register_waiting(server: MCPServer[Any], story: Story) -> None:
+    """Give `server` the tools that answer when the test says so."""
+
+    @server.tool()
     async def wait() -> str:
         """Answer when the test says so."""
         story.started.set()
@@ -77,16 +92,6 @@ def register(server: MCPServer[Any], story: Story) -> None:
         await context.report_progress(1, 2)
         await story.release.wait()
         return "released"
-
-    @server.tool()
-    async def large(size: int) -> str:
-        """Return that many letters."""
-        return "x" * size
-
-    @server.tool(structured_output=True)
-    async def misshapen() -> Point:
-        """Return what its own schema forbids."""
-        return {"x": SECRET}  # type: ignore[return-value]  # the fault that is tested
 
 
 def register_chassis_tools(server: Server, story: Story) -> None:

@@ -59,7 +59,11 @@ REFUSED: dict[str, tuple[Given, list[str]]] = {
     ),
     "plaintext address in capitals": (
         {"MCP_PUBLIC_URL": "HTTP://notes.example.com"},
-        ["MCP_PUBLIC_URL=HTTP://notes.example.com  must be https:// in production"],
+        [
+            "MCP_PUBLIC_URL=HTTP://notes.example.com  must be https:// in production",
+            "MCP_PUBLIC_URL=HTTP://notes.example.com  must be https:// and a host, without a path: "
+            "https://notes.example.com; remove it to use https://notes.example.com",
+        ],
     ),
     "plaintext issuer": (
         {"MCP_JWT_ISSUER": "http://127.0.0.1:8000"},
@@ -103,9 +107,9 @@ REFUSED: dict[str, tuple[Given, list[str]]] = {
     ),
     "production in small letters": (
         {"MCP_ENVIRONMENT": None, "mcp_environment": "production", "MCP_AUTH": None},
-        [NONE],
+        ["mcp_environment  must be written MCP_ENVIRONMENT"],
     ),
-    "auth in small letters": ({"MCP_AUTH": None, "mcp_auth": "none"}, [NONE]),
+    "auth in small letters": ({"MCP_AUTH": None, "mcp_auth": "none"}, ["mcp_auth  must be written MCP_AUTH", NONE]),
 }
 
 STARTS: dict[str, Given] = {
@@ -165,7 +169,7 @@ def test_A10_production_in_env_file_is_refused_because_nothing_would_read_it(
     with pytest.raises(ConfigurationError) as refused:
         load(Settings)
 
-    rule = "must not stand in .env, which production never reads; set it in the process"
+    rule = "must be set in the process, not in .env: production never reads that file"
     assert str(refused.value).splitlines()[1:] == [f"  MCP_ENVIRONMENT=production  {rule}"]
 
 

@@ -180,7 +180,7 @@ async def test_A5_scopes_are_read_from_text_or_list(
     assert answer.result()["structuredContent"]["scopes"] == expected
 
 
-@pytest.mark.parametrize(("late", "status"), [(29, 200), (32, 401)])
+@pytest.mark.parametrize(("late", "status"), [(20, 200), (35, 401)])
 async def test_A5_clocks_may_differ_by_the_leeway(late: int, status: int, issuer: Issuer) -> None:
     now = int(time.time())
     async with server_of(issuer, jwt_leeway=30) as served:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
@@ -56,7 +56,9 @@ class ConfigurationError(Exception):
     def __init__(self, problems: Sequence[Problem], strangers: Sequence[tuple[str, str | None]] = ()) -> None:
         count = "1 problem stops" if len(problems) == 1 else f"{len(problems)} problems stop"
         lines = [str(problem) for problem in problems]
-        lines += [f"{name}  is read by nothing; is {nearest} meant?" for name, nearest in strangers if nearest]
+        named = {problem.variable for problem in problems}
+        likely = [(name, nearest) for name, nearest in strangers if nearest and name not in named]
+        lines += [f"{name}  is read by nothing; is {nearest} meant?" for name, nearest in likely]
         super().__init__("\n  ".join([f"{count} this server:", *lines]))
         self.problems = tuple(problems)
 
@@ -172,14 +174,14 @@ def _environment_file_problems(given: Mapping[str, str]) -> list[Problem]:
     """Return what is wrong with `.env` as a file."""
     if not _development(os.environ) or not ENVIRONMENT_FILE.is_file():
         return []
-    text = _text(ENVIRONMENT_FILE)
+    text = _text(ENVIRONMENT_FILE, str.rstrip)
     if text is None:
         return [Problem(str(ENVIRONMENT_FILE), None, "must be a text file in UTF-8 that this process can read")]
-    found = [
-        Problem(f"{ENVIRONMENT_FILE}, line {binding.original.line}", None, "must be NAME=value, or a comment after #")
-        for binding in parse_stream(StringIO(text))
-        if binding.error
-    ]
+    found = []
+    for original in (binding.original for binding in parse_stream(StringIO(text)) if binding.error):
+        # To the parser, blank lines above are part of it.
+        line = original.line + len(original.string) - len(original.string.lstrip("\n"))
+        found.append(Problem(f"{ENVIRONMENT_FILE}, line {line}", None, "must be NAME=value, or a comment after #"))
     if not _development(given):
         # Nothing reads the file in production, so the rest of it would be lost in silence.
         rule = f"must be set in the process, not in {ENVIRONMENT_FILE}: production never reads that file"
@@ -227,9 +229,10 @@ def _texts_of_files(settings_class: type[EnvironmentSettings], given: Mapping[st
     return {name: text for name, text in files.items() if text is not None}
 
 
-def _text(path: Path) -> str | None:
+def _text(path: Path, trim: Callable[[str], str] = str.strip) -> str | None:
     try:
-        return path.read_text(encoding="utf-8").strip()
+        # Some editors put a mark before the text; it would become part of the first name or of a secret.
+        return trim(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError):
         return None
 

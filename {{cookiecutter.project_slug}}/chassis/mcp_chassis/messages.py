@@ -8,11 +8,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 from mcp.server.session import ServerSession
-from mcp.shared.exceptions import MCPError
+from mcp.shared.dispatcher import ProgressFnT
+from mcp.shared.exceptions import MCPError, NoBackChannelError
+from mcp.shared.message import ServerMessageMetadata
 from mcp_types import (
     CLIENT_INFO_META_KEY,
     INTERNAL_ERROR,
@@ -22,8 +24,9 @@ from mcp_types import (
     LoggingLevel,
     RequestId,
     ServerNotification,
+    ServerRequest,
 )
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic_core import to_json
 
 from mcp_chassis import request as requests
@@ -35,6 +38,15 @@ _TOOL_CALL: Final = "tools/call"
 _INTRODUCTIONS: Final = frozenset({"initialize", "server/discover"})
 _BYTES_A_TOKEN: Final = 4
 """A rough measure for `input_token_count`, good enough to see which calls are large."""
+
+
+_CAPABILITIES: Final = {
+    "elicitation/create": "elicitation",
+    "sampling/createMessage": "sampling",
+    "roots/list": "roots",
+}
+"""What a client must declare before it may be asked (2025-11-25, lifecycle, capability negotiation)."""
+_Answer = TypeVar("_Answer", bound=BaseModel)
 
 
 class Messages:
@@ -54,7 +66,7 @@ class Messages:
         request = _request_of(ctx)
         started = time.perf_counter()
         try:
-            result = await call_next(replace(ctx, session=_CountedSession(ctx.session, request)))
+            result = await call_next(replace(ctx, session=_Session(ctx.session, request)))
             request.initialized = ctx.method == "initialize"
             return result
         except MCPError as error:
@@ -124,12 +136,32 @@ def _introduction(params: Mapping[str, Any]) -> Fields:
     )
 
 
-class _CountedSession(ServerSession):
-    """The SDK's session, counting what a message sends before its answer."""
+class _Session(ServerSession):
+    """The SDK's session, which counts what a message sends, and asks nobody who never said that they answer."""
 
     def __init__(self, session: ServerSession, request: Request) -> None:
         self.__dict__.update(session.__dict__)
         self._request = request
+
+    async def send_request(
+        self,
+        request: ServerRequest,
+        result_type: type[_Answer],
+        request_read_timeout_seconds: float | None = None,
+        metadata: ServerMessageMetadata | None = None,
+        progress_callback: ProgressFnT | None = None,
+    ) -> _Answer:
+        """Ask the client.
+
+        Raises:
+            NoBackChannelError: If it declared no capability for such a question: it may leave it unanswered for ever.
+        """
+        needed = _CAPABILITIES.get(request.method)
+        if needed is not None and getattr(self.client_capabilities, needed, None) is None:
+            raise NoBackChannelError(request.method)
+        return await super().send_request(
+            request, result_type, request_read_timeout_seconds, metadata, progress_callback
+        )
 
     async def report_progress(self, progress: float, total: float | None = None, message: str | None = None) -> None:
         """Report progress and count it."""
