@@ -118,6 +118,17 @@ async def test_E5_question_that_a_json_client_cannot_hear_is_answered_at_once(er
     assert {line["error_code"] for line in log.lines("tool_called")} == {"cannot_ask"}
 
 
+async def test_E5_client_that_never_said_it_answers_is_not_asked() -> None:
+    async with chassis(asking()) as port:
+        client = Client(port, "handshake")
+        client.session = (await client.request("initialize", INTRODUCTION)).header("mcp-session-id")
+        await client.request("notifications/initialized", id=None)
+
+        answer = await client.call("ask")
+
+    assert answer.result()["_meta"]["errorCode"] == "cannot_ask"
+
+
 async def test_A8_clients_that_are_open_at_once_keep_their_callers() -> None:
     server = Server("tests")
 

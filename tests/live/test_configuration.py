@@ -70,7 +70,7 @@ def test_S1_everything_that_is_wrong_is_said_in_one_message(project: Project, bo
         "MCP_SESSIONS": "sticky",
         "MCP_TOOL_TIMEOUT": "0",
         "MCP_MAX_BODY_BYTES": "12",
-        "MCP_STATE_URL": f"redis://user:{SECRET}@cache:6379/0",
+        "MCP_STATE_URL": f"rediss//user:{SECRET}@cache:6379/0",
         "MCP_DATABASE_URL": f"mysql://user:{SECRET}@database/notes",
         "MCP_ALLOWED_ORIGINS": f"https://user:{SECRET}@example.com",
         "NOTES_KEPT": "many",
@@ -94,7 +94,7 @@ def test_A10_production_without_authentication_does_not_start(command: str, proj
     done = project.run(command, given=given)
 
     assert (done.returncode, done.stdout) == (BAD_CONFIGURATION, "")
-    assert done.stderr.startswith("2 problems stop this server:\n")
+    assert done.stderr.startswith("3 problems stop this server:\n")
     assert "MCP_AUTH=none  must not be none in production" in done.stderr
     assert "MCP_PUBLIC_URL=http://notes.example.com  must be https:// in production" in done.stderr
 
@@ -147,7 +147,7 @@ def test_S2_T9_process_wins_over_the_file_and_the_file_over_the_default(project:
     assert not first.get("isError", False)
     assert second["isError"]
     assert "no room" in second["content"][0]["text"]
-    assert (listed["ttlMs"], listed["cacheScope"]) == (7000, "public")
+    assert (listed["ttlMs"], listed["cacheScope"]) == (7000, "private")
 
 
 def test_S1_tool_that_may_take_longer_than_the_whole_server_stops_the_start(project: Project) -> None:
