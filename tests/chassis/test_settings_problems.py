@@ -26,7 +26,10 @@ NO_REDIS = (
     "must be a Redis in production, so that all replicas know what was revoked; "
     "say MCP_SINGLE_REPLICA=true if there will only ever be one"
 )
-STATE = "must be memory:// or redis://host:6379/0 (rediss:// for TLS)"
+STATE = (
+    "must be memory:// or redis://host:6379/0 (rediss:// for TLS), without options; "
+    "write ?, #, / and [ in a password as %3F, %23, %2F and %5B"
+)
 MODE = "must be development or production; remove it to use development"
 PORT = "must be a whole number from 0 to 65535; remove it to use 8080"
 OURS = "remove it to use https://notes.example.com"
@@ -110,9 +113,18 @@ def test_S1_bad_variable_is_named_with_its_rule_and_the_way_out(
     assert problems() == [f"{variable}  {rule}"]
 
 
+OPTIONS = (
+    "redis://:s3c?ret@redis/0",
+    "redis://redis/0?socket_timeout=60",
+    "redis://redis:port/0",
+    "redis://:s3c[ret@r/0",
+)
 BAD_SECRETS = [
     *(("MCP_DATABASE_URL", url, DATABASE) for url in ("mysql://ann:s3cret@db/notes", "s3cret", "", "postgresql:///s")),
-    *(("MCP_STATE_URL", url, STATE) for url in ("file:///s3cret", "redis://ann:s3cret@redis/x", "s3cret", "")),
+    *(
+        ("MCP_STATE_URL", url, STATE)
+        for url in ("file:///s3cret", "redis://ann:s3cret@redis/x", "s3cret", "", *OPTIONS)
+    ),
 ]
 
 

@@ -17,6 +17,7 @@ from mcp_chassis.deadline import DeadlinePassed, within
 from mcp_chassis.errors import failure, printable, violations, writable
 from mcp_chassis.http.answers import AsEvents, AsJson
 from mcp_chassis.http.boundary import Boundary
+from mcp_chassis.http.envelope import Envelope
 from mcp_chassis.http.hosts import Names
 from mcp_chassis.http.identity import Identity, admit_everyone
 from mcp_chassis.http.negotiation import Negotiation
@@ -40,10 +41,11 @@ def test_public_names_are_exactly_those_that_are_exported() -> None:
 
 
 LAYERS: dict[str, Callable[[ASGIApp], ASGIApp]] = {
-    "boundary": lambda app: Boundary(
-        app, names=Names.of(settings()), methods=("POST",), max_body_bytes=1, max_header_bytes=1, receive_timeout=1
+    "boundary": lambda app: Boundary(app, names=Names.of(settings()), methods=("POST",), max_header_bytes=1),
+    "identity": lambda app: Identity(app, authenticate=admit_everyone),
+    "envelope": lambda app: Envelope(
+        app, authorize=lambda _caller, _message: None, max_body_bytes=1, receive_timeout=1
     ),
-    "identity": lambda app: Identity(app, authenticate=admit_everyone, authorize=lambda _caller, _message: None),
     "ownership": lambda app: Ownership(app, maximum=1, idle_timeout=1),
     "negotiation": lambda app: Negotiation(app, longest_call=1),
 }

@@ -17,6 +17,7 @@ from mcp_chassis.auth.metadata import metadata_route
 from mcp_chassis.auth.modes import authentication_of, challenge_of, issuer_client, resource_url
 from mcp_chassis.health import Check, health_routes
 from mcp_chassis.http.boundary import Boundary
+from mcp_chassis.http.envelope import Envelope
 from mcp_chassis.http.hosts import LOOPBACK_ORIGIN, Names
 from mcp_chassis.http.identity import Authenticate, Identity, admit_everyone
 from mcp_chassis.http.negotiation import Negotiation
@@ -58,18 +59,18 @@ def build_app(
     manager = _session_manager(server, settings)
     negotiation = Negotiation(StreamableHTTPASGIApp(manager), longest_call=settings.tool_timeout)
     ownership = Ownership(negotiation, maximum=settings.max_sessions, idle_timeout=settings.session_idle_timeout)
-    identity = Identity(
+    envelope = Envelope(
         negotiation if stateless else ownership,
-        authenticate=authenticate or admit_everyone,
         authorize=Authorization(challenge, server.scopes_of),
+        max_body_bytes=settings.max_body_bytes,
+        receive_timeout=settings.receive_timeout,
     )
+    identity = Identity(envelope, authenticate=authenticate or admit_everyone)
     boundary = Boundary(
         identity,
         names=(names := Names.of(settings)),
         methods=("POST",) if stateless else ("POST", "GET", "DELETE"),
-        max_body_bytes=settings.max_body_bytes,
         max_header_bytes=settings.max_header_bytes,
-        receive_timeout=settings.receive_timeout,
     )
 
     lifespan = _lifespan(client, manager.run(), ownership.sweeping(), closing=store.close, on_failure=on_failure)
@@ -125,8 +126,9 @@ def _metadata(server: Server, settings: Settings) -> list[BaseRoute]:
 
 def _checks(settings: Settings, store: Store) -> list[Check]:
     """Return the checks of what this server needs beside itself."""
-    if not store.shared:
+    if not store.shared or "none" in settings.auth:
         return []
+    in_store = "keys" in settings.auth and settings.api_keys_file is None
 
     async def answers() -> bool:
         try:
@@ -135,7 +137,7 @@ def _checks(settings: Settings, store: Store) -> list[Check]:
             return False
         return True
 
-    return [Check("store", answers, required=settings.revocation_when_store_down == "deny")]
+    return [Check("store", answers, required=in_store or settings.revocation_when_store_down == "deny")]
 
 
 def _for_browsers(app: ASGIApp, names: Names) -> CORSMiddleware:

@@ -50,7 +50,7 @@ def issuer_address(value: str) -> str:
     """Admit an issuer: https, or http on this machine for development (RFC 8414, 2)."""
     try:
         parts = urlsplit(value)
-        strange = not parts.hostname or parts.query or parts.fragment or parts.username or parts.port == 0
+        strange = not parts.hostname or parts.query or parts.fragment or "@" in parts.netloc or parts.port == 0
     except ValueError:
         strange = True
     local = not strange and parts.scheme == "http" and parts.hostname in ("127.0.0.1", "localhost", "::1")
@@ -77,8 +77,17 @@ def algorithms(values: tuple[str, ...]) -> tuple[str, ...]:
 def state_url(value: SecretStr) -> SecretStr:
     """Admit this process's memory, or Redis."""
     text = value.get_secret_value()
-    if text != "memory://" and not re.fullmatch(r"rediss?://[^\s/]+(/\d+)?", text):
-        raise ValueError("must be memory:// or redis://host:6379/0 (rediss:// for TLS)")
+    try:
+        parts = urlsplit(text)
+        plain = bool(parts.hostname) and parts.port != 0 and not parts.query and not parts.fragment
+    except ValueError:
+        plain = False
+    if text != "memory://" and not (plain and re.fullmatch(r"rediss?://[^\s/]+(/\d+)?", text)):
+        # Options in the URL would switch off time limits and certificate checks.
+        raise ValueError(
+            "must be memory:// or redis://host:6379/0 (rediss:// for TLS), without options; "
+            "write ?, #, / and [ in a password as %3F, %23, %2F and %5B"
+        )
     return value
 
 

@@ -116,10 +116,9 @@ def _token_commands(server: Server) -> typer.Typer:
         """Take back one token, or all of a caller's credentials, in every replica."""
 
         async def run(desk: Desk) -> None:
-            if (jti is None) == (subject is None):
-                raise Misused("give either --jti or --subject")
-            kind, what = ("token", jti) if jti is not None else ("subject", subject)
-            await desk.take_back("token" if kind == "token" else "subject", what or "", _span(span))
+            if bool(jti) == bool(subject):
+                raise Misused("give either --jti or --subject, and not an empty one")
+            await desk.take_back("token" if jti else "subject", jti or subject or "", _span(span))
 
         _run(server, run)
 
@@ -173,7 +172,13 @@ class Desk:
     async def show(self) -> None:
         """Print one line for each key."""
         for record in (await self.records()).values():
-            print(_line(record))
+            print(_line(record) + ("  REVOKED" if await self._revoked(record) else ""))
+
+    async def _revoked(self, record: KeyRecord) -> bool:
+        """Tell whether the store refuses a key that is still listed: a mounted file lags behind."""
+        if self._revocations is None:
+            return False
+        return await self._revocations.revoked(("key", record.id), ("subject", record.caller))
 
     async def find(self, key_id: str) -> KeyRecord:
         """Return one record."""
@@ -208,6 +213,8 @@ class Desk:
     async def rotate(self, key_id: str, overlap: timedelta, expires: datetime | None) -> None:
         """Hand out a successor, and let the old key end after the overlap or when it would have ended anyway."""
         old = await self.find(key_id)
+        if await self._revoked(old):
+            raise Impossible(f"{key_id} is revoked, so it has no successor; create a new key")
         key, record = _new_key(old.caller, old.tenant, old.scopes, expires)
         end = datetime.now(UTC).replace(microsecond=0) + overlap
         ends = end if old.expires is None else min(end, old.expires)
@@ -238,10 +245,7 @@ def _run(server: Server, work: Callable[[Desk], Awaitable[None]]) -> None:
 
     try:
         anyio.run(run)
-    except ConfigurationError as error:
-        _tell(str(error))
-        raise typer.Exit(error.exit_code) from None
-    except Impossible as error:
+    except (ConfigurationError, Impossible) as error:
         _tell(str(error))
         raise typer.Exit(error.exit_code) from None
     except UnreadableKeyring as error:

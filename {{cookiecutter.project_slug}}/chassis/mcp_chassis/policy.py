@@ -9,9 +9,12 @@ from dataclasses import dataclass
 from typing import Final
 
 from mcp_chassis.environment import Problem
+from mcp_chassis.request import EVERY_SCOPE, PROBE_SCOPE
 
 _TOOL_NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 """What every client can send, log and show (2026-07-28, tool names)."""
+_SCOPE: Final = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,128}")
+_RESERVED: Final = frozenset({EVERY_SCOPE, PROBE_SCOPE})
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +26,7 @@ class ToolPolicy:
         scopes: What a caller must hold, all of it (A11).
 
     Raises:
-        ValueError: If the timeout is not above 0.
+        ValueError: If the timeout is not above 0, or a scope is not one word of RFC 6749, 3.3, or one of ours.
     """
 
     timeout: float | None = None
@@ -32,6 +35,8 @@ class ToolPolicy:
     def __post_init__(self) -> None:
         if self.timeout is not None and not self.timeout > 0:
             raise ValueError(f"timeout is {self.timeout} s; it must be above 0")
+        if bad := sorted(scope for scope in self.scopes if not _SCOPE.fullmatch(scope) or scope in _RESERVED):
+            raise ValueError(f"{bad[0]!r} cannot be a tool's scope; use one word, like notes:write")
 
 
 def check_name(name: str, *, taken: bool) -> None:

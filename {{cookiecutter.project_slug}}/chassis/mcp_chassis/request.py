@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Literal
 
 Status = Literal["ok", "failed", "rejected", "timeout", "cancelled", "crashed"]
@@ -21,6 +21,9 @@ PROBE_SCOPE: Final = "probe"
 """Held by a monitor's credential: it may shake hands, list and call ping, nothing else (A7)."""
 
 
+Way = Literal["none", "key", "token", "certificate"]
+
+
 @dataclass(frozen=True, slots=True)
 class Caller:
     """Who sent a request.
@@ -29,11 +32,13 @@ class Caller:
         id: Stable name of the caller; it appears in logs.
         tenant: Whose data the caller works on.
         scopes: What the caller may do.
+        way: How it proved who it is: the same name proven in another way is somebody else (A8).
     """
 
     id: str
     tenant: str = "default"
     scopes: frozenset[str] = frozenset()
+    way: Way = field(default="none", compare=False)
 
     def missing(self, needed: frozenset[str]) -> frozenset[str]:
         """Return those of `needed` that the caller does not hold."""

@@ -153,6 +153,8 @@ class Server(MCPServer[Any]):
         """
         shown = name or fn.__name__
         check_name(shown, taken=self.has_tool(shown))
+        if isinstance(scopes, str):
+            raise TypeError(f"{shown}: scopes is a set of words, not the one word {scopes}")
         policy = ToolPolicy(timeout, frozenset(scopes))
         super().add_tool(supply_caller(fn), shown, title, description, annotations, icons, meta, structured_output)
         harden(self._tool_manager.list_tools()[-1])

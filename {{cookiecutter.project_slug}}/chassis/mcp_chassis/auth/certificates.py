@@ -40,7 +40,7 @@ def caller_of(subject: str, *, tenant_attribute: str | None, scopes: frozenset[s
     attributes = _attributes(subject)
     name = _single(attributes, "CN")
     tenant = "default" if tenant_attribute is None else _single(attributes, tenant_attribute.upper())
-    return Caller(name, tenant, scopes)
+    return Caller(name, tenant, scopes, "certificate")
 
 
 def _attributes(subject: str) -> list[tuple[str, str]]:

@@ -45,6 +45,7 @@ class Challenge:
             403,
             "insufficient_scope",
             f"This call needs the scope {scope}" if scope else "A probe may list and ping, nothing else",
+            # A probe lacks no scope: told of an error, its client would ask the issuer for more.
             headers=[self._header({"error": "insufficient_scope", "scope": scope} if scope else {})],
         )
 

@@ -64,7 +64,7 @@ class Issuer:
         """Return the key called `key_id`, or None if the issuer has none of that name.
 
         Raises:
-            IssuerUnavailable: If the issuer has never answered.
+            IssuerUnavailable: If the issuer has never answered, or does not now, so that a newer key may be real.
         """
         known = self._keys.get(key_id)
         if known is not None and (not self._stale() or self._lock.locked()):
@@ -73,7 +73,7 @@ class Issuer:
         async with self._lock:
             if (key_id not in self._keys or self._stale()) and self._may_try():
                 await self._refresh()
-        if self._fetched is None:
+        if self._fetched is None or (key_id not in self._keys and not self._answers):
             raise IssuerUnavailable(self._url)
         return self._keys.get(key_id)
 

@@ -47,7 +47,7 @@ class KeyRecord(BaseModel):
         """Return who the key speaks for, or None if it has expired."""
         if self.expires is not None and self.expires <= now:
             return None
-        return Caller(self.caller, self.tenant, frozenset(self.scopes))
+        return Caller(self.caller, self.tenant, frozenset(self.scopes), "key")
 
 
 class MalformedKey(Exception):

@@ -10,7 +10,7 @@ import jwt
 from jwt.exceptions import PyJWTError
 
 from mcp_chassis.auth.issuer import Issuer
-from mcp_chassis.request import EVERY_SCOPE, Caller
+from mcp_chassis.request import EVERY_SCOPE, PROBE_SCOPE, Caller
 
 _LONGEST_KEY_ID: Final = 256
 _LONGEST_NAME: Final = 256
@@ -84,7 +84,7 @@ class Tokens:
                 leeway=self._rules.leeway,
                 options={"require": self._required},
             )
-        except (PyJWTError, TypeError, ValueError, RecursionError) as error:
+        except (PyJWTError, TypeError, ValueError, OverflowError, RecursionError) as error:
             raise InvalidToken(_REASONS.get(type(error).__name__, "invalid_token")) from None
         return Token(self._caller(claims), _text(claims.get("jti")))
 
@@ -110,7 +110,7 @@ class Tokens:
             raise InvalidToken("bad_subject")
         if tenant is None:
             raise InvalidToken("no_tenant")
-        return Caller(subject, tenant, scopes_of(claims))
+        return Caller(subject, tenant, scopes_of(claims), "token")
 
 
 def scopes_of(claims: Mapping[str, Any]) -> frozenset[str]:
@@ -121,7 +121,7 @@ def scopes_of(claims: Mapping[str, Any]) -> frozenset[str]:
         parts = value.split() if isinstance(value, str) else value if isinstance(value, list) else ()
         found.update(part for part in parts if isinstance(part, str))
     # An issuer may not hand out what only this server's own configuration can.
-    return frozenset(found - {EVERY_SCOPE})
+    return frozenset(found - {EVERY_SCOPE, PROBE_SCOPE})
 
 
 def _text(value: object) -> str | None:

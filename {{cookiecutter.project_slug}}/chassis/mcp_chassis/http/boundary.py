@@ -1,4 +1,4 @@
-"""The first layer of `/mcp`: what comes in is bounded, well formed and meant for us (T7, E2).
+"""The first layer of `/mcp`: the head of a request is bounded, well formed and meant for us (T7, E2).
 
 It opens the request that all layers share, and no exception passes it.
 """
@@ -9,13 +9,11 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
-import anyio
 from mcp_types import INTERNAL_ERROR, INVALID_REQUEST
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mcp_chassis import request as requests
-from mcp_chassis.http.body import parse
 from mcp_chassis.http.hosts import Names
 from mcp_chassis.http.refusal import Refused, refuse
 from mcp_chassis.request import Request
@@ -27,32 +25,19 @@ _TRACE_PARENT: Final = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9
 
 
 class Boundary:
-    """Check host, origin, sizes and form; hand the body on in one piece.
+    """Check host, origin, sizes and form of what comes before the body.
 
     Args:
         names: The hosts and origins this server answers to.
         methods: HTTP methods served: without sessions there is nothing to GET or DELETE.
-        max_body_bytes: Largest body.
         max_header_bytes: Largest sum of all header names and values.
-        receive_timeout: Seconds the whole body may take to arrive.
     """
 
-    def __init__(
-        self,
-        app: ASGIApp,
-        *,
-        names: Names,
-        methods: Sequence[str],
-        max_body_bytes: int,
-        max_header_bytes: int,
-        receive_timeout: float,
-    ) -> None:
+    def __init__(self, app: ASGIApp, *, names: Names, methods: Sequence[str], max_header_bytes: int) -> None:
         self._app = app
         self._names = names
         self._methods = methods
-        self._max_body_bytes = max_body_bytes
         self._max_header_bytes = max_header_bytes
-        self._receive_timeout = receive_timeout
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -63,17 +48,11 @@ class Boundary:
         answer, inbound = _Answer(send, request.id), _Inbound(receive)
         try:
             self._check_head(scope, headers)
-            if scope["method"] == "POST":
-                body = await self._read(headers, receive)
-                request.message = parse(body)
-                inbound = _Inbound(receive, body)
             await self._app(scope, inbound, answer)
             if not answer.started and not inbound.gone:
                 raise RuntimeError("no layer answered")
         except Refused as refusal:
             await refuse(answer, refusal)
-        except _Gone:
-            return
         except Exception as error:
             log.crash(error)
             if answer.started:
@@ -111,41 +90,9 @@ class Boundary:
         if scope["method"] == "POST" and _media_type(headers) != "application/json":
             raise Refused(415, "wrong_content_type", "Content-Type must be application/json", INVALID_REQUEST)
 
-    async def _read(self, headers: Headers, receive: Receive) -> bytes:
-        """Return the whole body, or refuse one that is too large or too slow."""
-        too_large = Refused(413, "body_too_large", f"The body must be at most {self._max_body_bytes} bytes")
-        declared = headers.get("content-length", "0")
-        if declared.isdigit() and int(declared) > self._max_body_bytes:
-            raise too_large
-        chunks: list[bytes] = []
-        size = 0
-        with anyio.move_on_after(self._receive_timeout):
-            while True:
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    raise _Gone
-                chunk = message.get("body", b"")
-                size += len(chunk)
-                if size > self._max_body_bytes:
-                    raise too_large
-                chunks.append(chunk)
-                if not message.get("more_body", False):
-                    return b"".join(chunks)
-        seconds = f"{self._receive_timeout:g}"
-        raise Refused(
-            408,
-            "body_too_slow",
-            f"The body must arrive within {seconds} s",
-            headers=[(b"connection", b"close")],
-        )
-
 
 def _media_type(headers: Headers) -> str:
     return headers.get("content-type", "").split(";")[0].strip().lower()
-
-
-class _Gone(Exception):
-    """The client left before its body was complete."""
 
 
 class _Cut(Exception):
@@ -168,21 +115,13 @@ class _Answer:
 
 
 class _Inbound:
-    """The way in: the body in one piece, then what the client does next.
+    """The way in, watched: a client that left needs no answer."""
 
-    Args:
-        body: What was read of it already.
-    """
-
-    def __init__(self, receive: Receive, body: bytes | None = None) -> None:
+    def __init__(self, receive: Receive) -> None:
         self._receive = receive
-        self._body = body
         self.gone = False
 
     async def __call__(self) -> Message:
-        if self._body is not None:
-            body, self._body = self._body, None
-            return {"type": "http.request", "body": body, "more_body": False}
         message = await self._receive()
         self.gone = self.gone or message["type"] == "http.disconnect"
         return message

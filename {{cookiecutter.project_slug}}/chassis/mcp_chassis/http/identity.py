@@ -1,4 +1,4 @@
-"""Who calls, and whether they may: decided on every request, before any MCP code runs (A1, A2, A11)."""
+"""Who calls: decided on every request from its head, before its body is read (A1, A2)."""
 
 from __future__ import annotations
 
@@ -23,13 +23,11 @@ class Identity:
 
     Args:
         authenticate: Returns the caller of a request, or raises `Refused`.
-        authorize: Lets the caller's message pass, or raises `Refused`.
     """
 
-    def __init__(self, app: ASGIApp, *, authenticate: Authenticate, authorize: Authorize) -> None:
+    def __init__(self, app: ASGIApp, *, authenticate: Authenticate) -> None:
         self._app = app
         self._authenticate = authenticate
-        self._authorize = authorize
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -39,8 +37,9 @@ class Identity:
         request = requests.current()
         if request is not None:
             request.caller = caller
-            self._authorize(caller, request.message)
-        await self._app({**scope, "user": _user(caller)}, receive, send)
+        await self._app(
+            {**scope, "user": _user(f"{caller.way}:{caller.id}", caller.tenant, caller.scopes)}, receive, send
+        )
 
 
 async def admit_everyone(_scope: Scope) -> Caller:
@@ -49,7 +48,6 @@ async def admit_everyone(_scope: Scope) -> Caller:
 
 
 @lru_cache(maxsize=1024)
-def _user(caller: Caller) -> AuthenticatedUser:
+def _user(client: str, tenant: str, scopes: frozenset[str]) -> AuthenticatedUser:
     """Return the caller as the SDK knows it: a session belongs to this client and subject."""
-    scopes = sorted(caller.scopes)
-    return AuthenticatedUser(AccessToken(token="", client_id=caller.id, subject=caller.tenant, scopes=scopes))
+    return AuthenticatedUser(AccessToken(token="", client_id=client, subject=tenant, scopes=sorted(scopes)))

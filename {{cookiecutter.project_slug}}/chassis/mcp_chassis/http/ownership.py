@@ -183,7 +183,7 @@ def _handshake_era(scope: Scope) -> bool:
 
 def _same(owner: Caller, caller: Caller) -> bool:
     """Compare who they are, not what they may do: scopes change with every new token."""
-    return (owner.id, owner.tenant) == (caller.id, caller.tenant)
+    return (owner.way, owner.id, owner.tenant) == (caller.way, caller.id, caller.tenant)
 
 
 def _claim_id(session: _Session, request: Request) -> str | None:
