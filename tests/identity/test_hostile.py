@@ -11,8 +11,10 @@ from mcp_chassis.policy import ToolPolicy
 from mcp_chassis.server import Server
 from tests.identity.issuer import Issuer
 from tests.identity.serving import serving, settings
+from tests.identity.test_ops import Desk
 from tests.identity.wire import exchange, raw
 from tests.identity.world import a_world, holder, server_of
+from tests.support.redis import Redis
 
 JSON = ("Content-Type", "application/json")
 
@@ -73,3 +75,20 @@ async def test_A8_same_name_proven_in_another_way_is_somebody_else(
         refused = await stranger.post("tools/list")
 
     assert (refused.status, refused.reason()) == (404, "unknown_session")
+
+
+async def test_A3_key_that_a_lagging_file_still_lists_is_shown_revoked_and_has_no_successor(
+    redis: Redis, tmp_path: Path
+) -> None:
+    file = tmp_path / "keys.json"
+    desk = Desk({"MCP_API_KEYS_FILE": str(file), "MCP_STATE_URL": redis.url})
+    key_id = desk.create().split("_")[1]
+    before = file.read_bytes()
+    desk.run("keys", "revoke", key_id)
+    file.write_bytes(before)
+
+    listed, _ = desk.run("keys", "list")
+    _, said = desk.run("keys", "rotate", key_id, expect=1)
+
+    assert listed.strip().endswith("REVOKED")
+    assert said == f"{key_id} is revoked, so it has no successor; create a new key\n"

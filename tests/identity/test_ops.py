@@ -294,20 +294,3 @@ def test_A3_read_only_file_is_revoked_through_the_store_or_says_why_not(
     assert (created.returncode, created.stdout) == (1, "")
     assert "Permission denied" in created.stderr
     assert "Traceback" not in done.stderr + created.stderr
-
-
-async def test_A3_key_that_a_lagging_file_still_lists_is_shown_revoked_and_has_no_successor(
-    redis: Redis, tmp_path: Path
-) -> None:
-    file = tmp_path / "keys.json"
-    desk = Desk({"MCP_API_KEYS_FILE": str(file), "MCP_STATE_URL": redis.url})
-    key_id = desk.create().split("_")[1]
-    before = file.read_bytes()
-    desk.run("keys", "revoke", key_id)
-    file.write_bytes(before)
-
-    listed, _ = desk.run("keys", "list")
-    _, said = desk.run("keys", "rotate", key_id, expect=1)
-
-    assert listed.strip().endswith("REVOKED")
-    assert said == f"{key_id} is revoked, so it has no successor; create a new key\n"
