@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 from pathlib import Path
 
 import pytest
 
+from mcp_chassis.auth.keyring import FileKeyring
 from mcp_chassis.auth.tokens import scopes_of
 from mcp_chassis.policy import ToolPolicy
 from mcp_chassis.server import Server
@@ -92,3 +94,28 @@ async def test_A3_key_that_a_lagging_file_still_lists_is_shown_revoked_and_has_n
 
     assert listed.strip().endswith("REVOKED")
     assert said == f"{key_id} is revoked, so it has no successor; create a new key\n"
+
+
+def test_A4_file_behind_a_link_stays_the_file_that_others_read(tmp_path: Path) -> None:
+    real, link = tmp_path / "real.json", tmp_path / "keys.json"
+    Desk({"MCP_API_KEYS_FILE": str(real)}).create()
+    real.chmod(0o640)
+    link.symlink_to(real)
+
+    Desk({"MCP_API_KEYS_FILE": str(link)}).create()
+
+    assert link.is_symlink()
+    assert len(FileKeyring(real).records()) == 2
+    assert real.stat().st_mode & 0o777 == 0o640
+
+
+def test_A3_editor_that_holds_the_lock_does_not_hang_a_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mcp_chassis.auth.keyring._LONGEST_WAIT", 0.1)
+    desk = Desk({"MCP_API_KEYS_FILE": str(tmp_path / "keys.json")})
+    desk.create()
+
+    with (tmp_path / ".keys.json.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        _, said = desk.run("keys", "create", "--caller", "agent-8", expect=1)
+
+    assert "is held by another editor" in said

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import fcntl
 import os
+import stat
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final, Literal, Protocol
+from typing import Final, Literal, Protocol, TextIO
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from mcp_chassis.auth.keys import KeyRecord, create
 from mcp_chassis.state.store import Store
 
+_LONGEST_WAIT: Final = 10.0
+_PAUSE: Final = 0.05
 _PREFIX: Final = "key:"
 _NOBODY: Final = create("nobody")[1].model_dump_json()
 
@@ -87,26 +91,50 @@ class FileKeyring:
         Two editors wait for each other; a reader sees the file before or after, never between.
 
         Raises:
-            UnreadableKeyring: If there is a file that is not one of ours.
+            UnreadableKeyring: If there is a file that is not one of ours, or somebody holds its lock.
             OSError: If the folder cannot be written, as with a mounted Secret.
         """
-        with self._path.with_name(f".{self._path.name}.lock").open("w", encoding="ascii") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        # Behind a link is the file that others read too; replacing the link would part them.
+        target = self._path.resolve()
+        with target.with_name(f".{target.name}.lock").open("a", encoding="ascii") as lock:
+            _lock(lock, target)
             records = dict(self.records()) if self.exists() else {}
             yield records
-            self._write(_Contents(keys=sorted(records.values(), key=lambda record: (record.created, record.id))))
+            ordered = sorted(records.values(), key=lambda record: (record.created, record.id))
+            self._write(target, _Contents(keys=ordered))
 
-    def _write(self, contents: _Contents) -> None:
-        descriptor, name = tempfile.mkstemp(dir=self._path.parent, prefix=f".{self._path.name}.")
+    def _write(self, target: Path, contents: _Contents) -> None:
+        descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
         try:
+            if target.exists():
+                # Who could read it before, such as a server of another user in the group, can afterwards.
+                os.fchmod(descriptor, stat.S_IMODE(target.stat().st_mode))
             with os.fdopen(descriptor, "w", encoding="utf-8") as file:
                 file.write(contents.model_dump_json(indent=2) + "\n")
                 file.flush()
                 os.fsync(file.fileno())
-            Path(name).replace(self._path)
+            Path(name).replace(target)
         except BaseException:
             Path(name).unlink(missing_ok=True)
             raise
+
+
+def _lock(file: TextIO, target: Path) -> None:
+    """Take the editors' lock.
+
+    Raises:
+        UnreadableKeyring: If somebody holds it for longer than an edit takes.
+    """
+    end = time.monotonic() + _LONGEST_WAIT
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > end:
+                raise UnreadableKeyring(f"{target} is held by another editor; find out by whom and try again") from None
+            time.sleep(_PAUSE)
+        else:
+            return
 
 
 class StoreKeyring:
