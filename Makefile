@@ -12,7 +12,7 @@ help:
 	@echo 'One test: scripts/setup.sh pytest tests/render -k slug'
 
 demo:
-	@scripts/setup.sh python scripts/demo.py
+	@scripts/setup.sh --demo-packages python scripts/demo.py
 
 lint:
 	@scripts/setup.sh python scripts/lint.py

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Prepare a fresh Debian or Ubuntu for work on this repository, then run a command in it. Needs python3 >= 3.11, git, make.
 #
-#     scripts/setup.sh [--test-packages] [COMMAND [ARGUMENT...]]
+#     scripts/setup.sh [--test-packages | --demo-packages] [COMMAND [ARGUMENT...]]
 #
-# It finds uv or installs it under .cache/, fills .venv/, and with --test-packages adds the Debian packages of the tests.
+# It finds uv or installs it under .cache/, fills .venv/, and adds the Debian packages of the tests or of the demo.
 # PYTHON=python3.13 in the environment chooses another interpreter.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -98,23 +98,23 @@ sync_environment() {
   printf '%s\n' "$wanted" >"$stamp"
 }
 
-provide_test_packages() {
+provide_commands() {
   local missing=() name
-  for name in "${TEST_COMMANDS[@]}"; do
+  for name in "$@"; do
     command -v "$name" >/dev/null || missing+=("$name")
   done
   [ ${#missing[@]} = 0 ] || install_packages "${missing[@]}"
 }
 
 main() {
-  local with_packages=""
-  if [ "${1:-}" = --test-packages ]; then
-    with_packages=yes
-    shift
-  fi
+  local commands=()
+  case "${1:-}" in
+    --test-packages) commands=("${TEST_COMMANDS[@]}") && shift ;;
+    --demo-packages) commands=(curl) && shift ;;
+  esac
   UV_PYTHON=$(find_python)
   export UV_PYTHON
-  [ -z "$with_packages" ] || provide_test_packages
+  provide_commands "${commands[@]}"
   provide_uv
   sync_environment
   [ $# = 0 ] || PATH="$PWD/.venv/bin:$PATH" exec "$@"
