@@ -116,6 +116,7 @@ async def test_A4_file_that_breaks_at_run_time_is_503_until_it_is_mended(
         assert len(served.handled) == handled
         assert log.reasons() == {"keys_unavailable"}
         assert not log.lines("crashed")
+        assert [str(file) in line["reason"] for line in log.lines("keys_unreadable")] == [True]
 
         # And it serves again once it is mended
         (tmp_path / "next").write_text(contents(record), encoding="utf-8")

@@ -55,6 +55,7 @@ class Authentication:
         self._tokens = tokens
         self._certificate = certificate
         self._store_answers = True
+        self._keys_trouble: str | None = None
 
     async def __call__(self, scope: Scope) -> Caller:
         """Return the caller of a request.
@@ -113,8 +114,12 @@ class Authentication:
         except StoreDown:
             self._note(answers=False)
             raise self._challenge.undecidable("keys_unavailable") from None
-        except UnreadableKeyring:
+        except UnreadableKeyring as error:
+            if str(error) != self._keys_trouble:
+                log.error("keys_unreadable", reason=str(error))
+            self._keys_trouble = str(error)
             raise self._challenge.undecidable("keys_unavailable") from None
+        self._keys_trouble = None
         if not keys.matches(secret, record) or record is None:
             raise self._challenge.unauthenticated("unknown_key")
         caller = record.caller_at(datetime.now(UTC))

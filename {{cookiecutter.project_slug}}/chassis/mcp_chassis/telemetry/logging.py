@@ -35,6 +35,7 @@ Event = Literal[
     "authentication_off",
     "store_silent",
     "store_answers",
+    "keys_unreadable",
     "issuer_silent",
     "issuer_answers",
     "container_without_edge",
