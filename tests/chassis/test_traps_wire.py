@@ -166,7 +166,7 @@ async def test_A8_trap_11_the_sdk_too_knows_whose_session_it_is(story: Story) ->
     async with chassis(server, authenticate=by_header) as port:
         owner = await opened(port, headers=[("X-Caller", "ann")])
         owners = vars(server.session_manager)["_session_owners"]
-        assert owners[owner.session]["client_id"] == "ann"
+        assert owners[owner.session]["client_id"] == "none:ann"
 
 
 async def test_T7_trap_13_stock_server_refuses_its_public_name_until_it_checks_nothing(story: Story) -> None:
