@@ -6,6 +6,7 @@ import fcntl
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from mcp_chassis.auth.keyring import FileKeyring
 from mcp_chassis.auth.tokens import scopes_of
@@ -119,3 +120,8 @@ def test_A3_editor_that_holds_the_lock_does_not_hang_a_command(tmp_path: Path, m
         _, said = desk.run("keys", "create", "--caller", "agent-8", expect=1)
 
     assert "is held by another editor" in said
+
+
+def test_A7_stdio_cannot_speak_for_a_probe_that_nothing_there_would_hold_back() -> None:
+    with pytest.raises(ValidationError, match="must not hold probe"):
+        settings(stdio_scopes=("probe", "notes:read"))

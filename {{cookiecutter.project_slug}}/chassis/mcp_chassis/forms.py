@@ -9,6 +9,8 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
+from mcp_chassis.request import PROBE_SCOPE
+
 ALGORITHMS: Final = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
 """Asymmetric ones alone: with HMAC a public key would be a signing key (RFC 8725, 2.1)."""
 AUTH_MODES: Final = ("keys", "jwt", "mtls", "none")
@@ -71,6 +73,13 @@ def algorithms(values: tuple[str, ...]) -> tuple[str, ...]:
     """Admit asymmetric signatures alone."""
     if not values or not set(values) <= set(ALGORITHMS):
         raise ValueError(f"must be some of {', '.join(ALGORITHMS)}: RS256,ES256")
+    return values
+
+
+def stdio_scopes(values: tuple[str, ...]) -> tuple[str, ...]:
+    """Admit any scope but the probe's, which is held to its rules over HTTP alone (A7)."""
+    if PROBE_SCOPE in values:
+        raise ValueError("must not hold probe: a probe asks over HTTP, where it is held to what it may")
     return values
 
 

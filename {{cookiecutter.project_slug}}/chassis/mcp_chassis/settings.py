@@ -88,7 +88,9 @@ class Settings(EnvironmentSettings):
     list_by_scope: bool = Field(True, description="Whether a tool list leaves out what its caller may not call")
     stdio_caller: str = Field("local", description="Whom the stdio transport speaks for")
     stdio_tenant: str = Field("default", description="Whose data the stdio transport works on")
-    stdio_scopes: _List = Field(("*",), description="What the stdio transport may do; * is everything")
+    stdio_scopes: Annotated[_List, AfterValidator(forms.stdio_scopes)] = Field(
+        ("*",), description="What the stdio transport may do; * is everything"
+    )
     sessions: Literal["stateful", "stateless"] = Field(
         "stateful",
         description="stateless serves tools alone: no sessions, no GET stream, no questions to the client",
