@@ -51,6 +51,18 @@ def unwanted() -> list[str]:
     return found
 
 
+def lines_of_code(lines: Sequence[str], tree: ast.AST) -> int:
+    """Count the lines that are neither blank nor comment nor docstring."""
+    texts: set[int] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            for part in node.body:
+                if isinstance(part, ast.Expr) and isinstance(part.value, ast.Constant):
+                    texts.update(range(part.lineno, (part.end_lineno or part.lineno) + 1))
+    code = (number for number, line in enumerate(lines, start=1) if line.strip() and not line.lstrip().startswith("#"))
+    return sum(number not in texts for number in code)
+
+
 def too_long() -> list[str]:
     """Return each Python file and function that is longer than a reader keeps in mind, and an oversized chassis."""
     found, chassis = [], 0
@@ -58,9 +70,10 @@ def too_long() -> list[str]:
         lines = text_of(name).splitlines()
         if len(lines) > LONGEST_FILE:
             found.append(f"{name}: has {len(lines)} lines; {LONGEST_FILE} is the bound")
+        tree = ast.parse("\n".join(lines))
         if "/mcp_chassis/" in name:
-            chassis += sum(1 for line in lines if line.strip() and not line.lstrip().startswith("#"))
-        for node in ast.walk(ast.parse("\n".join(lines))):
+            chassis += lines_of_code(lines, tree)
+        for node in ast.walk(tree):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 length = (node.end_lineno or node.lineno) - node.lineno + 1
                 if length > LONGEST_FUNCTION:

@@ -18,6 +18,7 @@ from mcp_chassis.http.identity import Authenticate, admit_everyone
 from mcp_chassis.http.protocol import bounded_connection
 from mcp_chassis.settings import Settings
 from tests.chassis.client import DEADLINE, Client, Era
+from tests.support.limits import UNLIMITED
 
 SMALL_BUFFER = 16_384
 """Bytes that the kernel keeps for a client that does not read; the default hides megabytes."""
@@ -25,7 +26,7 @@ SMALL_BUFFER = 16_384
 
 def settings(**given: Any) -> Settings:
     """Return settings that need no environment; `given` replaces single fields."""
-    return Settings.model_validate({"tool_timeout": 30, "public_url": "https://notes.example.com"} | given)
+    return Settings.model_validate(UNLIMITED | {"tool_timeout": 30, "public_url": "https://notes.example.com"} | given)
 
 
 class _Uvicorn(uvicorn.Server):

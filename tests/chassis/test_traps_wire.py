@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -139,9 +140,9 @@ class NaiveAuthentication:
         await self._app({**scope, "user": SimpleUser(names[0])} if names else scope, receive, send)
 
 
-async def by_header(scope: Scope) -> Caller:
+async def by_header(scope: Scope) -> tuple[Caller, Sequence[str]]:
     """Name the caller after a header; a test has no need for secrets."""
-    return Caller(next(value.decode() for name, value in scope["headers"] if name == b"x-caller"))
+    return Caller(next(value.decode() for name, value in scope["headers"] if name == b"x-caller")), ()
 
 
 async def test_A8_trap_11_session_of_another_caller_is_usable_on_the_stock_server_only(story: Story) -> None:

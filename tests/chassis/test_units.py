@@ -13,8 +13,10 @@ from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import mcp_chassis
+from mcp_chassis.auth.challenge import Challenge
 from mcp_chassis.deadline import DeadlinePassed, within
 from mcp_chassis.errors import failure, printable, violations, writable
+from mcp_chassis.http.admission import Admission
 from mcp_chassis.http.answers import AsEvents, AsJson
 from mcp_chassis.http.boundary import Boundary
 from mcp_chassis.http.envelope import Envelope
@@ -22,6 +24,10 @@ from mcp_chassis.http.hosts import Names
 from mcp_chassis.http.identity import Identity, admit_everyone
 from mcp_chassis.http.negotiation import Negotiation
 from mcp_chassis.http.ownership import Ownership
+from mcp_chassis.limits.limiter import Limiter
+from mcp_chassis.limits.places import Places
+from mcp_chassis.limits.rules import rules_of
+from mcp_chassis.state.memory import MemoryStore
 from tests.chassis.serving import settings
 
 pytestmark = pytest.mark.anyio
@@ -43,10 +49,17 @@ def test_public_names_are_exactly_those_that_are_exported() -> None:
 LAYERS: dict[str, Callable[[ASGIApp], ASGIApp]] = {
     "boundary": lambda app: Boundary(app, names=Names.of(settings()), methods=("POST",), max_header_bytes=1),
     "identity": lambda app: Identity(app, authenticate=admit_everyone),
-    "envelope": lambda app: Envelope(
-        app, authorize=lambda _caller, _message: None, max_body_bytes=1, receive_timeout=1
+    "envelope": lambda app: Envelope(app, max_body_bytes=1, receive_timeout=1),
+    "admission": lambda app: Admission(
+        app,
+        limiter=Limiter(MemoryStore(), rules_of(settings(), {})),
+        challenge=Challenge("notes", None),
+        authorize=lambda _caller, _message: None,
+        when_store_down="deny",
+        streams=Places(1),
+        calls=Places(1),
     ),
-    "ownership": lambda app: Ownership(app, maximum=1, idle_timeout=1),
+    "ownership": lambda app: Ownership(app, places=Places(1), idle_timeout=1),
     "negotiation": lambda app: Negotiation(app, longest_call=1),
 }
 

@@ -21,6 +21,7 @@ from mcp_chassis.http.protocol import bounded_connection
 from mcp_chassis.request import Caller
 from mcp_chassis.settings import Settings
 from tests.identity.wire import DEADLINE, Era, Headers, Peer
+from tests.support.limits import UNLIMITED
 
 PUBLIC = "https://notes.example.com"
 METADATA = f"{PUBLIC}/.well-known/oauth-protected-resource/mcp"
@@ -49,7 +50,7 @@ class Log:
 
 def settings(**given: Any) -> Settings:
     """Return settings that need no environment; `given` replaces single fields."""
-    return Settings.model_validate({"tool_timeout": 30, "public_url": PUBLIC} | given)
+    return Settings.model_validate({"tool_timeout": 30, "public_url": PUBLIC} | UNLIMITED | given)
 
 
 def notes() -> Server:

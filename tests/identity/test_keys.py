@@ -18,9 +18,8 @@ from mcp_chassis.auth.authentication import Authentication
 from mcp_chassis.auth.challenge import Challenge
 from mcp_chassis.auth.keyring import FileKeyring, StoreKeyring
 from mcp_chassis.auth.keys import KeyRecord
-from mcp_chassis.auth.revocation import Revocations
 from mcp_chassis.http.refusal import Refused
-from mcp_chassis.state.store import MemoryStore
+from mcp_chassis.state.memory import MemoryStore
 from tests.identity.credentials import _flipped
 
 FOR_SCANNERS = re.compile(r"mcpkey_[0-9A-Za-z]{12}_[0-9A-Za-z]{49}")
@@ -122,9 +121,7 @@ async def authentications(folder: Path) -> tuple[str, dict[str, Authentication]]
     await StoreKeyring(store).put(record)
     challenge = Challenge("notes", None)
     return key, {
-        name: Authentication(
-            challenge=challenge, revocations=Revocations(store), when_store_down="deny", keyring=keyring
-        )
+        name: Authentication(challenge=challenge, keyring=keyring)
         for name, keyring in (("file", file), ("store", StoreKeyring(store)))
     }
 

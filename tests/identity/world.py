@@ -16,7 +16,7 @@ from mcp_chassis.auth.keyring import FileKeyring
 from mcp_chassis.auth.keys import KeyRecord
 from mcp_chassis.auth.revocation import Revocations
 from mcp_chassis.settings import Settings
-from mcp_chassis.state.store import MemoryStore
+from mcp_chassis.state.memory import MemoryStore
 from tests.identity.issuer import Issuer
 from tests.identity.serving import Served, bearer, serving, settings
 from tests.identity.wire import Answer

@@ -19,6 +19,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from tests.render.support import by_copier, scratch, succeed
+from tests.support.limits import VARIABLES
 
 ADDITIONS = Path(__file__).parent / "additions" / "tools"
 
@@ -133,7 +134,7 @@ class ServerProcess:
         self._process = subprocess.Popen(
             [*(command or (str(project.command),)), *(arguments or ("serve",))],
             cwd=cwd or project.root,
-            env=environment({"MCP_PORT": "0", **(given or {})}),
+            env=environment({"MCP_PORT": "0", **VARIABLES, **(given or {})}),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

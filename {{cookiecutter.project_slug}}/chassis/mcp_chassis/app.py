@@ -16,17 +16,20 @@ from mcp_chassis.auth.authorization import Authorization
 from mcp_chassis.auth.metadata import metadata_route
 from mcp_chassis.auth.modes import authentication_of, challenge_of, issuer_client, resource_url
 from mcp_chassis.health import Check, health_routes
+from mcp_chassis.http.admission import Admission
 from mcp_chassis.http.boundary import Boundary
 from mcp_chassis.http.envelope import Envelope
 from mcp_chassis.http.hosts import LOOPBACK_ORIGIN, Names
 from mcp_chassis.http.identity import Authenticate, Identity, admit_everyone
 from mcp_chassis.http.negotiation import Negotiation
 from mcp_chassis.http.ownership import Ownership
+from mcp_chassis.limits.places import Places
 from mcp_chassis.server import Server
 from mcp_chassis.settings import Settings
 from mcp_chassis.state import open_store
 from mcp_chassis.state.store import Store, StoreDown
 from mcp_chassis.telemetry.logging import log
+from mcp_chassis.telemetry.metrics import metrics_route
 
 _EXPOSED = ("Mcp-Session-Id", "WWW-Authenticate", "Retry-After", "X-Request-ID")
 
@@ -58,13 +61,18 @@ def build_app(
 
     manager = _session_manager(server, settings)
     negotiation = Negotiation(StreamableHTTPASGIApp(manager), longest_call=settings.tool_timeout)
-    ownership = Ownership(negotiation, maximum=settings.max_sessions, idle_timeout=settings.session_idle_timeout)
-    envelope = Envelope(
+    sessions = Places(settings.max_sessions, settings.max_sessions_per_caller)
+    ownership = Ownership(negotiation, places=sessions, idle_timeout=settings.session_idle_timeout)
+    admission = Admission(
         negotiation if stateless else ownership,
+        limiter=server.limit(settings, store),
+        challenge=challenge,
         authorize=Authorization(challenge, server.scopes_of),
-        max_body_bytes=settings.max_body_bytes,
-        receive_timeout=settings.receive_timeout,
+        when_store_down=settings.revocation_when_store_down,
+        streams=Places(settings.max_streams, settings.max_streams_per_caller),
+        calls=Places(settings.max_calls, settings.max_calls_per_caller),
     )
+    envelope = Envelope(admission, max_body_bytes=settings.max_body_bytes, receive_timeout=settings.receive_timeout)
     identity = Identity(envelope, authenticate=authenticate or admit_everyone)
     boundary = Boundary(
         identity,
@@ -76,7 +84,7 @@ def build_app(
     lifespan = _lifespan(client, manager.run(), ownership.sweeping(), closing=store.close, on_failure=on_failure)
     app = FastAPI(title=server.name, lifespan=lifespan, openapi_url=None, redirect_slashes=False)
     app.include_router(health_routes(version=server.version, checks=_checks(settings, store)))
-    app.router.routes += _metadata(server, settings)
+    app.router.routes += [metrics_route(), *_metadata(server, settings)]
     # A Route, not a mount: a mount answers /mcp with a redirect that clients do not follow.
     app.router.routes.append(Route("/mcp", endpoint=_for_browsers(boundary, names)))
     return app

@@ -54,12 +54,12 @@ async def answered(name: str, seconds: float, call: Coroutine[Any, Any, Result])
         return _crashed(name, error)
 
 
-def refused(status: Status, text: str, code: str) -> CallToolResult:
-    """Return the answer to a call that gave no result, and note it for the call's log line."""
+def refused(status: Status, text: str, code: str, **more: object) -> CallToolResult:
+    """Return the answer to a call that gave no result, and note it for the call's log line; `more` goes to `_meta`."""
     request = requests.current()
     if request is not None:
         request.status, request.error_code = status, code
-    return failure(text, code, None if request is None else request.id)
+    return failure(text, code, None if request is None else request.id, **more)
 
 
 def _failed(error: ToolError) -> CallToolResult:

@@ -61,8 +61,7 @@ def application(server: Server) -> typer.Typer:
         """
 
         def run() -> None:
-            start(server, stream=sys.stderr)
-            anyio.run(serve_stdio, server)
+            anyio.run(serve_stdio, server, start(server, stream=sys.stderr))
 
         _configured(run)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from typing import Any, Final, TypeVar
 
 from mcp.server.mcpserver.exceptions import ToolError
@@ -89,17 +90,28 @@ def printable(text: object, limit: int = _SHOWN_NAME) -> str:
     return "".join(character if character.isprintable() else "?" for character in str(text)[:limit])
 
 
-def failure(text: str, code: str, request_id: str | None) -> CallToolResult:
+def failure(text: str, code: str, request_id: str | None, **more: object) -> CallToolResult:
     """Return the `isError` result that says `text`.
 
     `_meta` carries the machine's half. `structuredContent` stays out: clients check it against the output schema.
     """
-    meta: dict[str, Any] = {"errorCode": code}
+    meta: dict[str, Any] = {"errorCode": code, **more}
     if request_id is not None:
         meta["requestId"] = request_id
     # A lone surrogate in an author's text must not cost the caller the answer.
     shown = text.encode(errors="replace").decode()
     return CallToolResult(content=[TextContent(type="text", text=shown)], is_error=True, _meta=meta)
+
+
+def retry_meta(seconds: float, *, estimate: bool = False) -> dict[str, object]:
+    """Return the machine's half of "not now" (L5): whole milliseconds, and whether they are only an estimate."""
+    found: dict[str, object] = {"retryAfterMs": math.ceil(seconds * 1000)}
+    return found | {"estimate": True} if estimate else found
+
+
+def wait_words(seconds: float) -> str:
+    """Return the model's half: `wait 1.25 s, then retry once`."""
+    return f"wait {math.ceil(seconds * 1000) / 1000:.3f}".rstrip("0").rstrip(".") + " s, then retry once"
 
 
 def writable(result: _Result) -> _Result:

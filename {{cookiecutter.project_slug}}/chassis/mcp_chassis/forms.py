@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from typing import Final
+from typing import Final, get_args
 from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
+from mcp_chassis.limits import rates
+from mcp_chassis.limits.rules import DownPolicy
 from mcp_chassis.request import PROBE_SCOPE
+from mcp_chassis.state.store import Limit
 
 ALGORITHMS: Final = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
 """Asymmetric ones alone: with HMAC a public key would be a signing key (RFC 8725, 2.1)."""
@@ -123,3 +126,25 @@ def origins(values: tuple[str, ...]) -> tuple[str, ...]:
     for value in values:
         web_address(value)
     return values
+
+
+def tool_limits(items: tuple[str, ...]) -> tuple[str, ...]:
+    """Admit rates by tool."""
+    rates.by_name(items, rates.rate)
+    return items
+
+
+def tool_counts(items: tuple[str, ...]) -> tuple[str, ...]:
+    """Admit whole numbers by tool."""
+    rates.by_name(items, rates.count)
+    return items
+
+
+def down_policies(items: tuple[str, ...]) -> tuple[str, ...]:
+    """Admit one policy for all limits, and others for single ones."""
+    for item in items:
+        limit, equals, policy = item.rpartition("=")
+        if policy not in get_args(DownPolicy) or (equals and limit not in get_args(Limit)):
+            policies, limits = " or ".join(get_args(DownPolicy)), ", ".join(get_args(Limit))
+            raise ValueError(f"must be {policies}, or one of them for a limit ({limits}) like budget=closed")
+    return items

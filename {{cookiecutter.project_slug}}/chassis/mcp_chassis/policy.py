@@ -4,17 +4,29 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypedDict
 
 from mcp_chassis.environment import Problem
+from mcp_chassis.limits.rates import PerDay, Rate
 from mcp_chassis.request import EVERY_SCOPE, PROBE_SCOPE
 
 _TOOL_NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 """What every client can send, log and show (2026-07-28, tool names)."""
 _SCOPE: Final = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,128}")
 _RESERVED: Final = frozenset({EVERY_SCOPE, PROBE_SCOPE})
+
+
+class Declared(TypedDict, total=False):
+    """What `@server.tool()` takes beside the SDK's parameters; `ToolPolicy` says what it means."""
+
+    timeout: float | None
+    scopes: Collection[str]
+    limit: Rate | None
+    budget: PerDay | None
+    cost: int
+    concurrency: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,19 +36,50 @@ class ToolPolicy:
     Args:
         timeout: Seconds one call may take; None is the server's longest (E5).
         scopes: What a caller must hold, all of it (A11).
+        limit: How often one caller may call it; None is the server's default (L3).
+        budget: What one caller may spend on it in a UTC day; None is no end (L4).
+        cost: Units of the budget that one call spends.
+        concurrency: Calls running at one time in this process; None is the server's own bound.
 
     Raises:
-        ValueError: If the timeout is not above 0, or a scope is not one word of RFC 6749, 3.3, or one of ours.
+        ValueError: If a number is not above 0, or a scope is not one word of RFC 6749, 3.3, or one of ours.
     """
 
     timeout: float | None = None
     scopes: frozenset[str] = frozenset()
+    limit: Rate | None = None
+    budget: PerDay | None = None
+    cost: int = 1
+    concurrency: int | None = None
 
     def __post_init__(self) -> None:
+        if self.cost < 1 or (self.budget is not None and self.cost > self.budget.units):
+            raise ValueError(f"cost is {self.cost}; it must be at least 1 and fit into the budget of a day")
+        if self.concurrency is not None and self.concurrency < 1:
+            raise ValueError(f"concurrency is {self.concurrency}; it must be at least 1")
         if self.timeout is not None and not self.timeout > 0:
             raise ValueError(f"timeout is {self.timeout} s; it must be above 0")
         if bad := sorted(scope for scope in self.scopes if not _SCOPE.fullmatch(scope) or scope in _RESERVED):
             raise ValueError(f"{bad[0]!r} cannot be a tool's scope; use one word, like notes:write")
+
+
+def policy_of(tool: str, declared: Declared) -> ToolPolicy:
+    """Return the policy that was declared with a tool.
+
+    Raises:
+        TypeError: If scopes is one text, whose letters would be the scopes.
+        ValueError: If it cannot be a policy.
+    """
+    if isinstance(scopes := declared.get("scopes", ()), str):
+        raise TypeError(f"{tool}: scopes is a set of words, not the one word {scopes}")
+    return ToolPolicy(
+        timeout=declared.get("timeout"),
+        scopes=frozenset(scopes),
+        limit=declared.get("limit"),
+        budget=declared.get("budget"),
+        cost=declared.get("cost", 1),
+        concurrency=declared.get("concurrency"),
+    )
 
 
 def check_name(name: str, *, taken: bool) -> None:

@@ -7,9 +7,13 @@ The SDK copies context variables into its handler tasks, so all of them see the 
 from __future__ import annotations
 
 import secrets
+from collections.abc import Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
+
+if TYPE_CHECKING:
+    from mcp_chassis.limits.places import Place
 
 Status = Literal["ok", "failed", "rejected", "timeout", "cancelled", "crashed"]
 """How a message ended: `failed` is the author's own refusal, `rejected` is ours before the tool ran."""
@@ -40,6 +44,11 @@ class Caller:
     scopes: frozenset[str] = frozenset()
     way: Way = field(default="none", compare=False)
 
+    @property
+    def identity(self) -> tuple[str, str, str]:
+        """Who it is, not what it may do: scopes change with every new token."""
+        return self.way, self.id, self.tenant
+
     def missing(self, needed: frozenset[str]) -> frozenset[str]:
         """Return those of `needed` that the caller does not hold."""
         return frozenset() if EVERY_SCOPE in self.scopes else needed - self.scopes
@@ -68,7 +77,11 @@ class Request:
 
     id: str
     caller: Caller = STRANGER
+    revocations: Sequence[str] = ()
+    """The names under which the store may hold that its credential was taken back."""
     message: Message | None = None
+    place: Place | None = None
+    """What it takes up of the calls that may run; the call itself holds it too, because it may outlive the request."""
     session_id: str | None = None
     trace_id: str | None = None
     initialized: bool = False

@@ -7,11 +7,11 @@ one contract for errors, and the caller.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from copy import copy
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, Unpack
 
 from mcp.server._otel import OpenTelemetryMiddleware
 from mcp.server.caching import CacheHint
@@ -42,10 +42,14 @@ from mcp_chassis.calls import answered, refused
 from mcp_chassis.discovery import identity_of, import_tools
 from mcp_chassis.environment import ConfigurationError, ServerSettings
 from mcp_chassis.errors import own_error, printable
+from mcp_chassis.limits.limiter import Limiter
+from mcp_chassis.limits.rules import ToolRules, misnamed, rules_of
+from mcp_chassis.limits.turnstile import Turnstile
 from mcp_chassis.messages import Messages
-from mcp_chassis.policy import ToolPolicy, check_name, too_long
+from mcp_chassis.policy import Declared, ToolPolicy, check_name, policy_of, too_long
 from mcp_chassis.request import Caller
 from mcp_chassis.settings import Settings
+from mcp_chassis.state.store import Store
 from mcp_chassis.telemetry.logging import install_gate
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -91,6 +95,7 @@ class Server(MCPServer[Any]):
         self._policies: dict[str, ToolPolicy] = {}
         self._list_by_scope = True
         self._longest_call = math.inf
+        self._turnstile: Turnstile | None = None
         # The SDK's spans carry the caller's text in their names and exception texts in their events (O2).
         inner = [layer for layer in self.middleware if not isinstance(layer, OpenTelemetryMiddleware)]
         self.middleware[:] = [Messages(self.has_tool, self._has_method), *inner]
@@ -138,24 +143,16 @@ class Server(MCPServer[Any]):
         icons: list[Icon] | None = None,
         meta: dict[str, Any] | None = None,
         structured_output: bool | None = None,
-        *,
-        timeout: float | None = None,
-        scopes: Collection[str] = (),
+        **declared: Unpack[Declared],
     ) -> None:
-        """Register `fn`: the SDK's parameters, and ours.
-
-        Args:
-            timeout: Seconds one call may take (E5).
-            scopes: What a caller must hold, all of it, to call the tool (A11).
+        """Register `fn`: the SDK's parameters, and those of `ToolPolicy`.
 
         Raises:
-            ValueError: If the name is taken or the timeout is not above 0.
+            ValueError: If the name is taken or a number of the policy is not above 0.
         """
         shown = name or fn.__name__
         check_name(shown, taken=self.has_tool(shown))
-        if isinstance(scopes, str):
-            raise TypeError(f"{shown}: scopes is a set of words, not the one word {scopes}")
-        policy = ToolPolicy(timeout, frozenset(scopes))
+        policy = policy_of(shown, declared)
         super().add_tool(supply_caller(fn), shown, title, description, annotations, icons, meta, structured_output)
         harden(self._tool_manager.list_tools()[-1])
         self._policies[shown] = policy
@@ -169,9 +166,7 @@ class Server(MCPServer[Any]):
         icons: list[Icon] | None = None,
         meta: dict[str, Any] | None = None,
         structured_output: bool | None = None,
-        *,
-        timeout: float | None = None,
-        scopes: Collection[str] = (),
+        **declared: Unpack[Declared],
     ) -> Callable[[_Function], _Function]:
         """Register the decorated function as a tool; the parameters are those of `add_tool`.
 
@@ -182,18 +177,7 @@ class Server(MCPServer[Any]):
             raise TypeError("write @server.tool() with parentheses")
 
         def register(function: _Function) -> _Function:
-            self.add_tool(
-                function,
-                name,
-                title,
-                description,
-                annotations,
-                icons,
-                meta,
-                structured_output,
-                timeout=timeout,
-                scopes=scopes,
-            )
+            self.add_tool(function, name, title, description, annotations, icons, meta, structured_output, **declared)
             return function
 
         return register
@@ -207,7 +191,7 @@ class Server(MCPServer[Any]):
         if self._tools_package is not None:
             import_tools(self._tools_package)
         self._longest_call = settings.tool_timeout
-        if problems := too_long(self._policies, settings.tool_timeout):
+        if problems := too_long(self._policies, settings.tool_timeout) + misnamed(self._policies, settings):
             raise ConfigurationError(problems)
         self._list_by_scope = settings.list_by_scope
         ttl_ms = round(settings.list_ttl * 1000)
@@ -215,6 +199,17 @@ class Server(MCPServer[Any]):
         if self._list_by_scope and self.all_scopes():
             # A list that depends on who asks must not be shown to another (T9).
             self._lowlevel_server.cache_hints["tools/list"] = CacheHint(ttl_ms=ttl_ms, scope="private")
+
+    def limit(self, settings: Settings, store: Store) -> Limiter:
+        """Limit calls from now on, and return what decides; in-process tests do without."""
+        rules = rules_of(settings, self._policies)
+        limiter = Limiter(store, rules)
+        self._turnstile = Turnstile(limiter, rules)
+        return limiter
+
+    def limits(self, settings: Settings) -> Mapping[str, ToolRules]:
+        """Return the limits of each tool that are in force."""
+        return rules_of(settings, self._policies).tools
 
     async def serve_streams(
         self, read: ReadStream[SessionMessage | Exception], write: WriteStream[SessionMessage]
@@ -250,7 +245,12 @@ class Server(MCPServer[Any]):
             # HTTP was refused before with 403; this is the answer where there is no status (stdio).
             return refused("rejected", f"{name} needs the scope {' '.join(sorted(needed))}", "insufficient_scope")
         timeout = self._policies[name].timeout or self._longest_call
-        return await answered(name, timeout, super().call_tool(name, arguments, context))
+        call = super().call_tool
+
+        def run() -> Awaitable[CallToolResult | InputRequiredResult]:
+            return answered(name, timeout, call(name, arguments, context))
+
+        return await (run() if self._turnstile is None else self._turnstile.passed(name, run))
 
     async def get_prompt(
         self, name: str, arguments: dict[str, Any] | None = None, context: Context[Any, Any] | None = None

@@ -17,6 +17,8 @@ from pydantic_settings import NoDecode, SettingsConfigDict
 from mcp_chassis import forms
 from mcp_chassis.conflicts import conflicts_of
 from mcp_chassis.environment import EnvironmentSettings, Problem
+from mcp_chassis.limits import rates
+from mcp_chassis.limits.rates import Rate
 
 _SECONDS_A_DAY = 86_400
 
@@ -96,6 +98,10 @@ class Settings(EnvironmentSettings):
         description="stateless serves tools alone: no sessions, no GET stream, no questions to the client",
     )
     max_sessions: int = Field(1000, ge=1, le=100_000, description="Open sessions of the handshake era at one time")
+    max_sessions_per_caller: int = Field(100, ge=1, le=100_000, description="Open sessions of one caller at one time")
+    session_limit: Annotated[Rate, BeforeValidator(rates.rate_per_minute)] = Field(
+        Rate(300, 60, per=60), description="Sessions that one client address may open: a minute, and at once"
+    )
     session_idle_timeout: float = Field(
         1800, ge=1, le=_SECONDS_A_DAY, description="Seconds without a request after which a session ends"
     )
@@ -113,6 +119,44 @@ class Settings(EnvironmentSettings):
     send_timeout: float = Field(
         60, gt=0, le=600, description="Seconds a client may leave an answer unread before it is cut off"
     )
+    max_streams: int = Field(1000, ge=1, le=100_000, description="Open GET streams and subscriptions at one time")
+    max_streams_per_caller: int = Field(100, ge=1, le=100_000, description="Of these, one caller's")
+    max_calls: int = Field(500, ge=1, le=100_000, description="Tool calls running at one time; none waits for a place")
+    max_calls_per_caller: int = Field(100, ge=1, le=100_000, description="Of these, one caller's")
+    caller_limit: Annotated[Rate, BeforeValidator(rates.rate)] = Field(
+        Rate(50, 50), description="Requests of one caller, whatever they ask for: a second, and at once"
+    )
+    global_limit: Annotated[Rate, BeforeValidator(rates.rate)] | None = Field(
+        None, description="Tool calls of all callers together: a second, and at once; by default unlimited"
+    )
+    tool_limit: Annotated[Rate, BeforeValidator(rates.rate)] = Field(
+        Rate(20, 5), description="Calls of one caller to one tool that declares no limit: a second, and at once"
+    )
+    tool_limits: Annotated[_List, AfterValidator(forms.tool_limits)] = Field(
+        (), description="Limits that replace what tools declare, like search_notes=50/10,run_report=5/2"
+    )
+    tool_budgets: Annotated[_List, AfterValidator(forms.tool_counts)] = Field(
+        (), description="Units per caller and UTC day that replace what tools declare, like run_report=100"
+    )
+    tool_concurrency: Annotated[_List, AfterValidator(forms.tool_counts)] = Field(
+        (), description="Calls running at one time that replace what tools declare, like run_report=2"
+    )
+    limits_when_store_down: Annotated[_List, AfterValidator(forms.down_policies)] = Field(
+        ("local",),
+        description="While Redis is down: local counts in each replica, open admits, closed refuses; single limits "
+        "may differ, like local,budget=closed",
+    )
+    suspension_refusals: int = Field(
+        100, ge=0, le=1_000_000, description="Refusals within the window that suspend a caller; 0 suspends nobody"
+    )
+    suspension_window: float = Field(60, gt=0, le=_SECONDS_A_DAY, description="Seconds in which they are counted")
+    suspension_first: float = Field(
+        30, gt=0, le=_SECONDS_A_DAY, description="Seconds of the first suspension; each further one is twice as long"
+    )
+    suspension_longest: float = Field(3600, gt=0, le=_SECONDS_A_DAY, description="Seconds of the longest")
+    suspension_decay: float = Field(
+        600, gt=0, le=_SECONDS_A_DAY, description="Seconds of good conduct after which one suspension is forgotten"
+    )
     allowed_hosts: Annotated[_List, AfterValidator(forms.hosts)] = Field(
         (),
         description="Further Host headers to accept, separated by commas; loopback and the public URL always are",
@@ -125,7 +169,8 @@ class Settings(EnvironmentSettings):
         60, ge=0, le=_SECONDS_A_DAY, description="Seconds a stateless-era client may reuse a list of tools"
     )
     state_url: Annotated[SecretStr, AfterValidator(forms.state_url)] = Field(
-        SecretStr("memory://"), description="Where revocations are kept: memory:// is this process, redis:// is shared"
+        SecretStr("memory://"),
+        description="Where limits and revocations are kept: memory:// is this process, redis:// is shared",
     )
     single_replica: bool = Field(
         False, description="Says that there will only ever be one replica, so that production may use memory://"

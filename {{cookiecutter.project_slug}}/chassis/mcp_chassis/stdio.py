@@ -11,12 +11,23 @@ from mcp_types import INVALID_REQUEST, PARSE_ERROR, ErrorData, JSONRPCError, JSO
 from pydantic import ValidationError
 
 from mcp_chassis.server import Server
+from mcp_chassis.settings import Settings
+from mcp_chassis.state import open_store
 
 _LONGEST_ID: Final = 128
 
 
-async def serve_stdio(server: Server) -> None:
+async def serve_stdio(server: Server, settings: Settings) -> None:
     """Serve one client over standard input and output until it closes them."""
+    store = open_store(settings.state_url.get_secret_value(), server=server.name)
+    server.limit(settings, store)
+    try:
+        await _serve(server)
+    finally:
+        await store.close()
+
+
+async def _serve(server: Server) -> None:
     async with stdio_server() as (read, write), anyio.create_task_group() as tasks:
         inbound, readable = anyio.create_memory_object_stream[SessionMessage | Exception](0)
 

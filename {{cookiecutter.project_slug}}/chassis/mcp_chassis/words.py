@@ -43,7 +43,8 @@ def type_words(field: FieldInfo) -> str:
         return " or ".join(str(choice) for choice in get_args(plain))
     if plain is tuple:
         return "a list, separated by commas"
-    return f"{_TYPE_WORDS.get(plain, getattr(plain, '__name__', 'text'))}{_range_words(field)}"
+    known = _TYPE_WORDS.get(plain, getattr(plain, "words", "text"))
+    return f"{known}{_range_words(field)}"
 
 
 def _range_words(field: FieldInfo) -> str:

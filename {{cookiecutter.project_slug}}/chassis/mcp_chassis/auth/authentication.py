@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import Final, Literal
+from typing import Final
 
 from starlette.types import Scope
 
@@ -12,7 +12,7 @@ from mcp_chassis.auth import certificates, keys
 from mcp_chassis.auth.challenge import Challenge
 from mcp_chassis.auth.issuer import IssuerUnavailable
 from mcp_chassis.auth.keyring import Keyring, UnreadableKeyring
-from mcp_chassis.auth.revocation import Kind, Revocations
+from mcp_chassis.auth.revocation import Kind, revocation_name
 from mcp_chassis.auth.tokens import InvalidToken, Tokens
 from mcp_chassis.request import Caller
 from mcp_chassis.state.store import StoreDown
@@ -31,8 +31,6 @@ class Authentication:
 
     Args:
         challenge: How a refused client is told.
-        revocations: What was taken back.
-        when_store_down: `deny` answers 503 while revocation cannot be decided, `allow` lets valid credentials pass.
         keyring: API keys, if they are a way in.
         tokens: JWTs, if they are.
         certificate: How a verified subject becomes a caller, if the edge checks certificates.
@@ -42,23 +40,18 @@ class Authentication:
         self,
         *,
         challenge: Challenge,
-        revocations: Revocations,
-        when_store_down: Literal["deny", "allow"],
         keyring: Keyring | None = None,
         tokens: Tokens | None = None,
         certificate: Callable[[str], Caller] | None = None,
     ) -> None:
         self._challenge = challenge
-        self._revocations = revocations
-        self._when_store_down = when_store_down
         self._keyring = keyring
         self._tokens = tokens
         self._certificate = certificate
-        self._store_answers = True
         self._keys_trouble: str | None = None
 
-    async def __call__(self, scope: Scope) -> Caller:
-        """Return the caller of a request.
+    async def __call__(self, scope: Scope) -> tuple[Caller, Sequence[str]]:
+        """Return the caller of a request, and the names under which the credential may have been revoked.
 
         Raises:
             Refused: 401 if nothing is proven, 503 if it cannot be judged.
@@ -71,9 +64,7 @@ class Authentication:
             caller, credentials = self._by_certificate(subject)
         else:
             raise self._challenge.unauthenticated("no_credential")
-        if await self._revoked([*credentials, ("subject", caller.id)]):
-            raise self._challenge.unauthenticated("revoked")
-        return caller
+        return caller, [revocation_name(*credential) for credential in (*credentials, ("subject", caller.id))]
 
     def _single(self, scope: Scope, name: bytes) -> bytes | None:
         """Return the value of a header; two of it could be read as either."""
@@ -112,7 +103,6 @@ class Authentication:
         except keys.MalformedKey:
             raise self._challenge.unauthenticated("malformed_key") from None
         except StoreDown:
-            self._note(answers=False)
             raise self._challenge.undecidable("keys_unavailable") from None
         except UnreadableKeyring as error:
             if str(error) != self._keys_trouble:
@@ -134,23 +124,3 @@ class Authentication:
             return self._certificate(subject.decode("utf-8")), []
         except (certificates.InvalidSubject, UnicodeDecodeError):
             raise self._challenge.unauthenticated("malformed_subject") from None
-
-    async def _revoked(self, credentials: Credentials) -> bool:
-        try:
-            found = await self._revocations.revoked(*credentials)
-        except StoreDown:
-            self._note(answers=False)
-            if self._when_store_down == "deny":
-                raise self._challenge.undecidable("revocation_undecidable") from None
-            return False
-        self._note(answers=True)
-        return found
-
-    def _note(self, *, answers: bool) -> None:
-        """Write one line per change, not per request."""
-        if answers != self._store_answers:
-            self._store_answers = answers
-            if answers:
-                log.info("store_answers", reason=self._when_store_down)
-            else:
-                log.error("store_silent", reason=self._when_store_down)

@@ -51,10 +51,8 @@ class Challenge:
 
     def undecidable(self, reason: str) -> Refused:
         """Refuse for now what cannot be judged: 503, because 401 would make clients throw their token away (A3)."""
-        retry = [(b"retry-after", b"%d" % _RETRY_AFTER)]
-        return Refused(
-            503, reason, f"The credential cannot be checked now; try again in {_RETRY_AFTER} s", headers=retry
-        )
+        text = f"The credential cannot be checked now; try again in {_RETRY_AFTER} s"
+        return Refused(503, reason, text, retry_after=_RETRY_AFTER, estimate=True)
 
     def _header(self, parameters: dict[str, str]) -> tuple[bytes, bytes]:
         found = {"realm": self._realm, **parameters}

@@ -13,7 +13,6 @@ from mcp_chassis.auth.authentication import Authentication
 from mcp_chassis.auth.challenge import METADATA_PATH, Challenge
 from mcp_chassis.auth.issuer import Issuer
 from mcp_chassis.auth.keyring import FileKeyring, Keyring, StoreKeyring, UnreadableKeyring
-from mcp_chassis.auth.revocation import Revocations
 from mcp_chassis.auth.tokens import TokenRules, Tokens
 from mcp_chassis.environment import ConfigurationError, Problem
 from mcp_chassis.request import Caller
@@ -43,8 +42,6 @@ def authentication_of(
     """
     return Authentication(
         challenge=challenge,
-        revocations=Revocations(store),
-        when_store_down=settings.revocation_when_store_down,
         keyring=_keyring(settings, store) if "keys" in settings.auth else None,
         tokens=_tokens(settings, client) if "jwt" in settings.auth else None,
         certificate=_certificate(settings) if "mtls" in settings.auth else None,

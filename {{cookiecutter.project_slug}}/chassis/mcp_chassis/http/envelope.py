@@ -1,4 +1,4 @@
-"""The body of a request: read whole, bounded, parsed once, and judged (T7, A11).
+"""The body of a request: read whole, bounded, parsed once (T7).
 
 It comes after identity, so that nobody costs us the reading and parsing of a body before they have proven who they are.
 """
@@ -11,22 +11,19 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mcp_chassis import request as requests
 from mcp_chassis.http.body import parse
-from mcp_chassis.http.identity import Authorize
 from mcp_chassis.http.refusal import Refused
 
 
 class Envelope:
-    """Hand the body on in one piece, once its message is well formed and its caller may send it.
+    """Hand the body on in one piece, once its message is well formed.
 
     Args:
-        authorize: Lets the caller's message pass, or raises `Refused`.
         max_body_bytes: Largest body.
         receive_timeout: Seconds the whole body may take to arrive.
     """
 
-    def __init__(self, app: ASGIApp, *, authorize: Authorize, max_body_bytes: int, receive_timeout: float) -> None:
+    def __init__(self, app: ASGIApp, *, max_body_bytes: int, receive_timeout: float) -> None:
         self._app = app
-        self._authorize = authorize
         self._max_body_bytes = max_body_bytes
         self._receive_timeout = receive_timeout
 
@@ -39,7 +36,6 @@ class Envelope:
         if body is None:
             return
         request.message = parse(body)
-        self._authorize(request.caller, request.message)
         await self._app(scope, _replay(body, receive), send)
 
     async def _read(self, headers: Headers, receive: Receive) -> bytes | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import lru_cache
 
 from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
@@ -10,10 +10,10 @@ from mcp.server.auth.provider import AccessToken
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mcp_chassis import request as requests
-from mcp_chassis.request import EVERY_SCOPE, Caller, Message
+from mcp_chassis.request import EVERY_SCOPE, Caller
 
-Authenticate = Callable[[Scope], Awaitable[Caller]]
-Authorize = Callable[[Caller, Message | None], None]
+Authenticate = Callable[[Scope], Awaitable[tuple[Caller, Sequence[str]]]]
+"""Returns who sent a request, and the names under which its credential may have been revoked; or raises `Refused`."""
 ANONYMOUS = Caller(id="anonymous", scopes=frozenset({EVERY_SCOPE}))
 """The one caller of `MCP_AUTH=none`, from whom nothing is kept."""
 
@@ -22,7 +22,7 @@ class Identity:
     """Put the caller into the request, and into the scope where the SDK binds sessions to it.
 
     Args:
-        authenticate: Returns the caller of a request, or raises `Refused`.
+        authenticate: Proves who sent a request.
     """
 
     def __init__(self, app: ASGIApp, *, authenticate: Authenticate) -> None:
@@ -33,18 +33,18 @@ class Identity:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        caller = await self._authenticate(scope)
+        caller, revocations = await self._authenticate(scope)
         request = requests.current()
         if request is not None:
-            request.caller = caller
+            request.caller, request.revocations = caller, revocations
         await self._app(
             {**scope, "user": _user(f"{caller.way}:{caller.id}", caller.tenant, caller.scopes)}, receive, send
         )
 
 
-async def admit_everyone(_scope: Scope) -> Caller:
+async def admit_everyone(_scope: Scope) -> tuple[Caller, Sequence[str]]:
     """Return the same caller for every request."""
-    return ANONYMOUS
+    return ANONYMOUS, ()
 
 
 @lru_cache(maxsize=1024)

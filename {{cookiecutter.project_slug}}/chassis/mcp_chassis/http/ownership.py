@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
@@ -19,16 +19,18 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mcp_chassis import request as requests
+from mcp_chassis.http.full import place_for
 from mcp_chassis.http.inside import send_inside
 from mcp_chassis.http.refusal import Refused
+from mcp_chassis.limits.places import Places
 from mcp_chassis.request import Caller, Request
 from mcp_chassis.telemetry.logging import log
 
 _HEADER: Final = b"mcp-session-id"
 _LONGEST_PAUSE: Final = 30.0
 _PAUSES_PER_TIMEOUT: Final = 4
-_RETRY_AFTER: Final = 30
-"""Seconds told to a client that finds the table full: idle sessions end one by one."""
+_RETRY_AFTER: Final = 30.0
+"""Seconds told to a client that finds the table full: idle sessions end one by one, nobody knows when."""
 
 
 @dataclass(slots=True, eq=False)
@@ -36,6 +38,7 @@ class _Session:
     owner: Caller
     opening_scope: Scope
     last_used: float
+    place: ExitStack
     requests: int = 0
     ids: set[str] = field(default_factory=set)
 
@@ -44,16 +47,15 @@ class Ownership:
     """Count sessions in, hold them to their owner, and count them out.
 
     Args:
-        maximum: Sessions open at one time.
+        places: Sessions open at one time; the probe's are not counted (A7).
         idle_timeout: Seconds without any request after which a session ends.
     """
 
-    def __init__(self, app: ASGIApp, *, maximum: int, idle_timeout: float) -> None:
+    def __init__(self, app: ASGIApp, *, places: Places, idle_timeout: float) -> None:
         self._app = app
-        self._maximum = maximum
+        self._places = places
         self._idle_timeout = idle_timeout
         self._sessions: dict[str, _Session] = {}
-        self._opening = 0
 
     @property
     def count(self) -> int:
@@ -77,38 +79,32 @@ class Ownership:
             await self._open(request, scope, receive, send)
 
     async def _open(self, request: Request, scope: Scope, receive: Receive, send: Send) -> None:
-        if len(self._sessions) + self._opening >= self._maximum:
-            retry = [(b"retry-after", b"%d" % _RETRY_AFTER)]
-            raise Refused(
-                503,
-                "too_many_sessions",
-                f"All sessions are taken; try again in {_RETRY_AFTER} s",
-                headers=retry,
-            )
+        place = place_for(request.caller, self._places, "sessions", _RETRY_AFTER)
 
         async def registering(message: Message) -> None:
             # The client may use the session as soon as it has seen this header.
             if message["type"] == "http.response.start" and (session_id := _session_id(message)) is not None:
                 request.session_id = session_id
-                self._sessions[session_id] = _Session(request.caller, scope, time.monotonic(), requests=1)
+                self._sessions[session_id] = _Session(request.caller, scope, time.monotonic(), held, requests=1)
+                held.enter_context(place or nullcontext())
             await send(message)
 
-        self._opening += 1
-        try:
-            await self._app(scope, receive, registering)
-        finally:
-            self._opening -= 1
-            session = self._sessions.get(request.session_id or "")
-            if session is not None and request.session_id is not None:
-                session.requests -= 1
-                if request.initialized:
-                    log.info("session_opened", sessions=self.count)
-                else:
-                    await self._end(request.session_id, "not_initialized")
+        held = ExitStack()
+        with place or nullcontext():
+            try:
+                await self._app(scope, receive, registering)
+            finally:
+                session = self._sessions.get(request.session_id or "")
+                if session is not None and request.session_id is not None:
+                    session.requests -= 1
+                    if request.initialized:
+                        log.info("session_opened", sessions=self.count)
+                    else:
+                        await self._end(request.session_id, "not_initialized")
 
     async def _continue(self, session_id: str, request: Request, scope: Scope, receive: Receive, send: Send) -> None:
         session = self._sessions.get(session_id)
-        if session is None or not _same(session.owner, request.caller):
+        if session is None or session.owner.identity != request.caller.identity:
             # The same answer for both: whether a session exists is its owner's business.
             raise Refused(404, "unknown_session", "No such session; initialize a new one", INVALID_REQUEST)
         claimed = _claim_id(session, request)
@@ -140,6 +136,7 @@ class Ownership:
     def _forget(self, session_id: str, reason: Literal["ended", "idle", "not_initialized"]) -> _Session | None:
         session = self._sessions.pop(session_id, None)
         if session is not None:
+            session.place.close()
             log.info("session_closed", reason=reason, sessions=self.count)
         return session
 
@@ -179,11 +176,6 @@ def _handshake_era(scope: Scope) -> bool:
     """Tell the era as the SDK does: by the header alone."""
     version = Headers(scope=scope).get("mcp-protocol-version")
     return version is None or version in HANDSHAKE_PROTOCOL_VERSIONS
-
-
-def _same(owner: Caller, caller: Caller) -> bool:
-    """Compare who they are, not what they may do: scopes change with every new token."""
-    return (owner.way, owner.id, owner.tenant) == (caller.way, caller.id, caller.tenant)
 
 
 def _claim_id(session: _Session, request: Request) -> str | None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from pydantic_core import to_json
 from starlette.types import Send
 
 from mcp_chassis import request as requests
-from mcp_chassis.errors import REFUSED
+from mcp_chassis.errors import REFUSED, retry_meta
 from mcp_chassis.telemetry.logging import log
 
 
@@ -20,7 +21,9 @@ class Refused(Exception):
         reason: Constant word for logs, such as `body_too_large`.
         message: What is wrong and what to do, for the client; nothing that the client sent.
         code: JSON-RPC error code.
-        headers: Further response headers, such as `Retry-After`.
+        headers: Further response headers.
+        retry_after: Seconds after which the same request is welcome.
+        estimate: Whether nobody can know that time.
     """
 
     def __init__(
@@ -30,15 +33,16 @@ class Refused(Exception):
         message: str,
         code: int = REFUSED,
         headers: Sequence[tuple[bytes, bytes]] = (),
+        retry_after: float | None = None,
+        estimate: bool = False,
     ) -> None:
         super().__init__(message)
-        self.status, self.reason, self.message, self.code, self.headers = (
-            status,
-            reason,
-            message,
-            code,
-            headers,
-        )
+        self.status, self.reason, self.message, self.code = status, reason, message, code
+        self.headers = list(headers)
+        self.data: dict[str, object] = {"reason": reason}
+        if retry_after is not None:
+            self.headers.append((b"retry-after", b"%d" % math.ceil(retry_after)))
+            self.data |= retry_meta(retry_after, estimate=estimate)
 
 
 async def refuse(send: Send, refusal: Refused) -> None:
@@ -52,7 +56,7 @@ async def refuse(send: Send, refusal: Refused) -> None:
             "error": {
                 "code": refusal.code,
                 "message": refusal.message,
-                "data": {"reason": refusal.reason, "requestId": None if request is None else request.id},
+                "data": {**refusal.data, "requestId": None if request is None else request.id},
             },
         }
     )

@@ -2,15 +2,33 @@
 
 from __future__ import annotations
 
-from mcp_chassis.state.redis import RedisStore
-from mcp_chassis.state.store import MemoryStore, Store
+from mcp_chassis.state.memory import MemoryStore
+from mcp_chassis.state.redis import LONGEST, RedisStore
+from mcp_chassis.state.store import Store
+from mcp_chassis.telemetry.logging import log
+from mcp_chassis.telemetry.metrics import STORE_UP
 
 
-def open_store(url: str, *, server: str) -> Store:
+def open_store(url: str, *, server: str, longest: float = LONGEST) -> Store:
     """Return the store that `MCP_STATE_URL` names; it connects when it is first asked.
 
     Args:
         url: `memory://`, `redis://…` or `rediss://…`.
         server: The server's name, under which its state is kept.
+        longest: Seconds that Redis may be silent.
     """
-    return MemoryStore() if url == "memory://" else RedisStore(url, server=server)
+    _note_up(True)
+    return MemoryStore() if url == "memory://" else RedisStore(url, server=server, longest=longest, on_change=_tell)
+
+
+def _tell(answers: bool) -> None:
+    """Write one line per change, not per request (L9)."""
+    _note_up(answers)
+    if answers:
+        log.info("store_answers")
+    else:
+        log.error("store_silent", hint="limits and revocations follow their policies until it answers")
+
+
+def _note_up(answers: bool) -> None:
+    STORE_UP.set(int(answers))

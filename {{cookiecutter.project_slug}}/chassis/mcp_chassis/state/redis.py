@@ -2,84 +2,118 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Sequence
-from typing import Final, TypeVar
+import hashlib
+from collections.abc import Callable, Sequence
+from importlib import resources
+from typing import Final
 
-import anyio
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
 
-from mcp_chassis.state.store import StoreDown
+from mcp_chassis.state.link import Link
+from mcp_chassis.state.store import Bucket, Budget, Conduct, Decision, Escalation, Refusing
 
-TIMEOUT: Final = 0.1
-"""Seconds that Redis may stay silent."""
-_LONGEST: Final = 0.25
-"""Seconds a command may take with connecting and one more try: a call never waits longer for a decision (L9)."""
-_CONNECTIONS: Final = 64
-"""More would not be faster: Redis answers one after another."""
+LONGEST: Final = 0.05
+"""Seconds of silence before a call goes on without Redis; it asks at most twice, so it waits 100 ms at most (L9)."""
+_CONNECTIONS: Final = 4
 
-_Result = TypeVar("_Result")
+_COMMON, _ADMISSION, _CALL = (
+    resources.files("mcp_chassis.state").joinpath(f"{name}.lua").read_text(encoding="utf-8")
+    for name in ("common", "admission", "call")
+)
+ADMISSION: Final = _COMMON + _ADMISSION
+CALL: Final = _COMMON + _CALL
+_HASHES: Final = {
+    script: hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest() for script in (ADMISSION, CALL)
+}
+_NOBODY: Final = Conduct("conduct:", "", Escalation(0, 0, 0, 0, 1))
+_NO_BUCKET: Final = Bucket("caller", "rate:", 0, 0)
+_REFUSING: Final[dict[int, Refusing | None]] = {0: None, -1: "revoked", -2: "suspended", -3: "budget"}
 
 
 class RedisStore:
-    """Texts in Redis, all under one hash tag, so that a cluster keeps a server's state on one node.
+    """State in Redis, all under one hash tag, so that a cluster keeps a server's state on one node.
 
     Args:
         url: `redis://` or `rediss://`.
         server: The server's name; it becomes the hash tag.
+        longest: Seconds Redis may be silent.
+        on_change: Told with True or False when Redis begins or ceases to answer.
     """
 
     shared = True
 
-    def __init__(self, url: str, *, server: str) -> None:
-        # Blocking: a burst of requests waits for a connection, within its time, and does not fail for want of one.
-        self._pool = BlockingConnectionPool.from_url(
-            url,
-            max_connections=_CONNECTIONS,
-            timeout=_LONGEST,
-            decode_responses=True,
-            socket_timeout=TIMEOUT,
-            socket_connect_timeout=TIMEOUT,
-            retry=Retry(NoBackoff(), 1),
+    def __init__(
+        self,
+        url: str,
+        *,
+        server: str,
+        longest: float = LONGEST,
+        on_change: Callable[[bool], None] = lambda _answers: None,
+    ) -> None:
+        # No retry and no time-out of its own: the link judges silence, for all commands at once.
+        pool = BlockingConnectionPool.from_url(
+            url, max_connections=_CONNECTIONS, decode_responses=True, retry=Retry(NoBackoff(), 0)
         )
-        self._redis = Redis(connection_pool=self._pool)
+        self._redis = Redis(connection_pool=pool)
+        self._link = Link(self._redis, longest=longest, on_change=on_change)
+        self._link.use(ADMISSION, CALL)
+        self._longest = longest
         self._tag = "{" + server + "}:"
 
     async def read(self, names: Sequence[str]) -> list[str | None]:
         """Return the texts in one round trip."""
-        found = await _answer(self._redis.mget([self._tag + name for name in names]))
+        if not names:
+            return []
+        found = await self._link.ask("MGET", *(self._tag + name for name in names))
         return [text if isinstance(text, str) else None for text in found]
 
     async def write(self, name: str, text: str, seconds: float | None = None) -> None:
         """Keep `text`; Redis ends it."""
-        milliseconds = None if seconds is None else max(1, round(seconds * 1000))
-        await _answer(self._redis.set(self._tag + name, text, px=milliseconds))
+        end = () if seconds is None else ("PX", max(1, round(seconds * 1000)))
+        await self._link.ask("SET", self._tag + name, text, *end)
 
     async def remove(self, name: str) -> None:
         """Forget `name`."""
-        await _answer(self._redis.delete(self._tag + name))
+        await self._link.ask("DEL", self._tag + name)
 
     async def names(self, prefix: str) -> list[str]:
         """Walk all names with this prefix."""
         pattern = "".join(f"\\{letter}" if letter in "*?[]\\" else letter for letter in self._tag + prefix) + "*"
+        found: set[str] = set()
+        cursor = 0
+        while True:
+            cursor, some = await self._link.ask("SCAN", cursor, "MATCH", pattern, "COUNT", 500)
+            found.update(name.removeprefix(self._tag) for name in some)
+            if cursor == 0:
+                return sorted(found)
 
-        async def walk() -> list[str]:
-            return [name.removeprefix(self._tag) async for name in self._redis.scan_iter(pattern, count=500)]
+    async def admit(self, revocations: Sequence[str], conduct: Conduct | None, bucket: Bucket | None) -> Decision:
+        """Decide by `admission.lua`."""
+        bucket = bucket or _NO_BUCKET
+        keys = (bucket.name, *revocations)
+        given = (bucket.interval, bucket.burst, int(bucket.own))
+        return await self._decide(ADMISSION, conduct or _NOBODY, keys, given, (bucket,))
 
-        return sorted(await _answer(walk()))
+    async def take(self, conduct: Conduct, buckets: Sequence[Bucket], budget: Budget | None) -> Decision:
+        """Decide by `call.lua`."""
+        keys = ("budget:" if budget is None else budget.name, *(bucket.name for bucket in buckets))
+        given: list[int] = [0, 0] if budget is None else [budget.units, budget.cost]
+        for bucket in buckets:
+            given += (bucket.interval, bucket.burst, int(bucket.own))
+        return await self._decide(CALL, conduct, keys, given, buckets)
+
+    async def _decide(
+        self, script: str, conduct: Conduct, keys: Sequence[str], given: Sequence[int], buckets: Sequence[Bucket]
+    ) -> Decision:
+        names = [self._tag + name for name in (conduct.name, *keys)]
+        rules = conduct.escalation
+        shared = (rules.refusals, rules.window, rules.first, rules.longest, rules.decay, conduct.who)
+        found = await self._link.ask("EVALSHA", _HASHES[script], len(names), *names, *shared, *given)
+        index, wait, suspended, now = found
+        return Decision(buckets[index - 1].limit if index > 0 else _REFUSING[index], wait, suspended, now)
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._redis.aclose()
-        await self._pool.disconnect()
-
-
-async def _answer(command: Awaitable[_Result]) -> _Result:
-    """Await a command, telling every way of failing apart from none."""
-    try:
-        with anyio.fail_after(_LONGEST):
-            return await command
-    except (RedisError, OSError, TimeoutError) as error:
-        raise StoreDown(type(error).__name__) from None
+        await self._link.close()

@@ -39,6 +39,7 @@ Event = Literal[
     "issuer_silent",
     "issuer_answers",
     "container_without_edge",
+    "caller_suspended",
 ]
 """Every line a server can write names one of these."""
 
@@ -68,6 +69,7 @@ class Fields(TypedDict, total=False):
     nearest: str
     reason: str
     sessions: int
+    seconds: float
     environment: str
     auth: str
     store: str

@@ -1,46 +1,29 @@
-"""`ops`: what an operator does to a server from outside (A3, A4)."""
+"""`ops keys` and `ops tokens`: credentials handed out and taken back (A3, A4)."""
 
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, ClassVar, Final
+from typing import Annotated, Final
 
-import anyio
 import typer
 from pydantic import ValidationError
 from pydantic_core import to_json
 
 from mcp_chassis.auth import keys
-from mcp_chassis.auth.keyring import FileKeyring, StoreKeyring, UnreadableKeyring
+from mcp_chassis.auth.keyring import FileKeyring, StoreKeyring
 from mcp_chassis.auth.keys import KeyRecord
 from mcp_chassis.auth.revocation import Kind, Revocations
-from mcp_chassis.environment import ConfigurationError, load
 from mcp_chassis.errors import violations
+from mcp_chassis.ops.running import NO_STORE, Impossible, Misused, run, tell, time_span
 from mcp_chassis.server import Server
 from mcp_chassis.settings import Settings
-from mcp_chassis.state import open_store
-from mcp_chassis.state.store import Store, StoreDown
+from mcp_chassis.state.store import Store
 
-_UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _NO_KEYRING: Final = (
     "there is no place for keys: set MCP_API_KEYS_FILE to a file, or MCP_STATE_URL to a Redis that the server shares"
 )
-_NO_STORE: Final = "MCP_STATE_URL is memory://, which lives in the server's process: set it to the server's Redis"
-
-
-class Impossible(Exception):
-    """The command cannot be carried out; the text says why and what would help."""
-
-    exit_code: ClassVar[int] = 1
-
-
-class Misused(Impossible):
-    """The command line does not say what to do."""
-
-    exit_code: ClassVar[int] = 2
 
 
 Caller = Annotated[str, typer.Option(help="Who uses the key; this name appears in logs.")]
@@ -54,15 +37,8 @@ PrintEntry = Annotated[
 KeyId = Annotated[str, typer.Argument(help="The id of a key, as `ops keys list` shows it; not the key itself.")]
 
 
-def ops_commands(server: Server) -> typer.Typer:
-    """Return the `ops` group of `server`'s command line."""
-    app = typer.Typer(help="Operate the server: keys and tokens.", no_args_is_help=True)
-    app.add_typer(_key_commands(server), name="keys")
-    app.add_typer(_token_commands(server), name="tokens")
-    return app
-
-
-def _key_commands(server: Server) -> typer.Typer:
+def key_commands(server: Server) -> typer.Typer:
+    """Return `ops keys`."""
     app = typer.Typer(help="API keys: create, list, revoke, rotate.", no_args_is_help=True)
 
     @app.command("create")
@@ -78,11 +54,11 @@ def _key_commands(server: Server) -> typer.Typer:
         Only its hash is kept, so a lost key cannot be shown again; create another.
         """
 
-        async def run(desk: Desk) -> None:
+        async def work(desk: Desk) -> None:
             key, record = _new_key(caller, tenant, tuple(scope or ()), _end(expires))
             await desk.hand_out(key, record, print_entry=entry)
 
-        _run(server, run)
+        _run(server, work)
 
     @app.command("list")
     def list_keys() -> None:
@@ -97,12 +73,13 @@ def _key_commands(server: Server) -> typer.Typer:
     @app.command("rotate")
     def rotate(key_id: KeyId, overlap: Overlap = "24h", expires: Expires = "90d") -> None:
         """Create a successor for a key; both are valid for the overlap."""
-        _run(server, lambda desk: desk.rotate(_key_id(key_id), _span(overlap), _end(expires)))
+        _run(server, lambda desk: desk.rotate(_key_id(key_id), time_span(overlap), _end(expires)))
 
     return app
 
 
-def _token_commands(server: Server) -> typer.Typer:
+def token_commands(server: Server) -> typer.Typer:
+    """Return `ops tokens`."""
     app = typer.Typer(help="Tokens of the OAuth issuer: revoke.", no_args_is_help=True)
 
     @app.command("revoke")
@@ -115,12 +92,12 @@ def _token_commands(server: Server) -> typer.Typer:
     ) -> None:
         """Take back one token, or all of a caller's credentials, in every replica."""
 
-        async def run(desk: Desk) -> None:
+        async def work(desk: Desk) -> None:
             if bool(jti) == bool(subject):
                 raise Misused("give either --jti or --subject, and not an empty one")
-            await desk.take_back("token" if jti else "subject", jti or subject or "", _span(span))
+            await desk.take_back("token" if jti else "subject", jti or subject or "", time_span(span))
 
-        _run(server, run)
+        _run(server, work)
 
     return app
 
@@ -163,10 +140,10 @@ class Desk:
         """Keep the record and print the key; or print both, for a secret store elsewhere."""
         if print_entry:
             print(to_json({"key": key, "entry": record.model_dump(mode="json")}).decode("utf-8"))
-            _tell("nothing was written: put the entry into the list `keys` of your keys file, and give the key away")
+            tell("nothing was written: put the entry into the list `keys` of your keys file, and give the key away")
             return
         await self.keep(record)
-        _tell(_line(record))
+        tell(_line(record))
         print(key)
 
     async def show(self) -> None:
@@ -196,7 +173,7 @@ class Desk:
         if self._revocations is not None and self._shared is not None:
             await self._revocations.revoke("key", key_id, None)
             await self._shared.remove(key_id)
-        _tell(f"{key_id} is revoked")
+        tell(f"{key_id} is revoked")
 
     def _remove_from_file(self, keyring: FileKeyring, key_id: str) -> None:
         try:
@@ -204,11 +181,11 @@ class Desk:
                 if kept.pop(key_id, None) is None:
                     if self._revocations is None:
                         raise _unknown(key_id)
-                    _tell(f"the keys file has no key {key_id}; the store refuses that id from now on")
+                    tell(f"the keys file has no key {key_id}; the store refuses that id from now on")
         except OSError as error:
             if self._revocations is None:
-                raise Impossible(f"{error.filename} cannot be written and {_NO_STORE}") from None
-            _tell("the keys file is read-only: the store refuses the key from now on; remove its entry at the source")
+                raise Impossible(f"{error.filename} cannot be written and {NO_STORE}") from None
+            tell("the keys file is read-only: the store refuses the key from now on; remove its entry at the source")
 
     async def rotate(self, key_id: str, overlap: timedelta, expires: datetime | None) -> None:
         """Hand out a successor, and let the old key end after the overlap or when it would have ended anyway."""
@@ -219,44 +196,21 @@ class Desk:
         end = datetime.now(UTC).replace(microsecond=0) + overlap
         ends = end if old.expires is None else min(end, old.expires)
         await self.keep(record, old.model_copy(update={"expires": ends}), successor_of=old.id)
-        _tell(f"{old.id} is valid until {ends.isoformat()}")
-        _tell(_line(record))
+        tell(f"{old.id} is valid until {ends.isoformat()}")
+        tell(_line(record))
         print(key)
 
     async def take_back(self, kind: Kind, what: str, span: timedelta) -> None:
         """Revoke tokens in the store."""
         if self._revocations is None:
-            raise Impossible(_NO_STORE)
+            raise Impossible(NO_STORE)
         await self._revocations.revoke(kind, what, span.total_seconds())
         end = datetime.now(UTC).replace(microsecond=0) + span
-        _tell(f"revoked until {end.isoformat()}; what is still valid then is accepted again")
+        tell(f"revoked until {end.isoformat()}; what is still valid then is accepted again")
 
 
 def _run(server: Server, work: Callable[[Desk], Awaitable[None]]) -> None:
-    """Carry out a command, and turn what can go wrong into a sentence and an exit code."""
-
-    async def run() -> None:
-        settings, _ = load(Settings)
-        store = open_store(settings.state_url.get_secret_value(), server=server.name)
-        try:
-            await work(Desk(settings, store))
-        finally:
-            await store.close()
-
-    try:
-        anyio.run(run)
-    except (ConfigurationError, Impossible) as error:
-        _tell(str(error))
-        raise typer.Exit(error.exit_code) from None
-    except UnreadableKeyring as error:
-        _tell(str(error))
-    except StoreDown:
-        _tell("the store of MCP_STATE_URL does not answer, so it may not know of this; run the command again")
-    except OSError as error:
-        _tell(f"{error.filename}: {error.strerror}")
-    else:
-        return
-    raise typer.Exit(Impossible.exit_code)
+    run(server, lambda settings, store: work(Desk(settings, store)))
 
 
 def _new_key(caller: str, tenant: str, scopes: tuple[str, ...], expires: datetime | None) -> tuple[str, KeyRecord]:
@@ -277,22 +231,11 @@ def _unknown(key_id: str) -> Impossible:
     return Impossible(f"there is no key {key_id}; `ops keys list` shows them")
 
 
-def _span(text: str) -> timedelta:
-    found = re.fullmatch(r"([1-9]\d{0,5})([smhd])", text)
-    if found is None:
-        raise Misused(f"{text} is no span of time; write 90d, 12h, 30m or 45s")
-    return timedelta(seconds=int(found.group(1)) * _UNITS[found.group(2)])
-
-
 def _end(text: str) -> datetime | None:
-    return None if text == "never" else datetime.now(UTC).replace(microsecond=0) + _span(text)
+    return None if text == "never" else datetime.now(UTC).replace(microsecond=0) + time_span(text)
 
 
 def _line(record: KeyRecord) -> str:
     ends = "never" if record.expires is None else record.expires.isoformat()
     scopes = " ".join(record.scopes) or "-"
     return f"{record.id}  caller={record.caller}  tenant={record.tenant}  scopes={scopes}  expires={ends}"
-
-
-def _tell(text: str) -> None:
-    print(text, file=sys.stderr)

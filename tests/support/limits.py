@@ -1,0 +1,15 @@
+"""Limits that no test reaches by accident."""
+
+from __future__ import annotations
+
+from typing import Final
+
+UNLIMITED: Final = {
+    "caller_limit": "100000/100000",
+    "tool_limit": "100000/100000",
+    "session_limit": "100000/100000",
+    "max_sessions_per_caller": "1000",
+    "suspension_refusals": "0",
+}
+"""Settings by name; as variables they are called `MCP_` and the name in capitals."""
+VARIABLES: Final = {f"MCP_{name.upper()}": value for name, value in UNLIMITED.items()}

@@ -1,0 +1,145 @@
+"""What a request may take: decided once in the store, then by counting what is open; nothing waits (L1, L2, L3, L6).
+
+Revocation is judged here, in the same round trip; scopes come after it, from the parsed body (A3, A11).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable
+from typing import Final, Literal
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from mcp_chassis import request as requests
+from mcp_chassis.auth.challenge import Challenge
+from mcp_chassis.errors import wait_words
+from mcp_chassis.http.full import place_for
+from mcp_chassis.http.refusal import Refused
+from mcp_chassis.limits.limiter import Entry, Limiter
+from mcp_chassis.limits.places import Places
+from mcp_chassis.request import Caller, Message, Request
+from mcp_chassis.state.store import SECOND, Decision, StoreDown
+
+Authorize = Callable[[Caller, Message | None], None]
+
+_FREE: Final = frozenset({"ping", "server/discover"})
+"""What asks nothing of anybody (L10)."""
+_STREAM: Final = "subscriptions/listen"
+_CALL: Final = "tools/call"
+_RETRY_AFTER: Final = 1.0
+_SITE_BITS: Final = 64
+"""One IPv6 subscriber has a network of this size at least (RFC 6177)."""
+_WORDS: Final = {
+    "session": "Too many sessions are opened from this address",
+    "caller": "Too many requests",
+    "suspended": "You are suspended, because refused calls were repeated too often",
+}
+
+
+class Admission:
+    """Let a request in, or say when to come back.
+
+    Args:
+        limiter: Decides what is counted over time.
+        challenge: How a revoked credential is refused.
+        authorize: Lets the caller's message pass, or raises `Refused`.
+        when_store_down: `deny` answers 503 while revocation cannot be decided, `allow` lets valid credentials pass.
+        streams: Open GET streams and subscriptions.
+        calls: Running tool calls.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        limiter: Limiter,
+        challenge: Challenge,
+        authorize: Authorize,
+        when_store_down: Literal["deny", "allow"],
+        streams: Places,
+        calls: Places,
+    ) -> None:
+        self._app = app
+        self._limiter = limiter
+        self._challenge = challenge
+        self._authorize = authorize
+        self._when_store_down = when_store_down
+        self._streams = streams
+        self._calls = calls
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = requests.current()
+        if scope["type"] != "http" or request is None:
+            await self._app(scope, receive, send)
+            return
+        await self._admit(scope, request)
+        self._authorize(request.caller, request.message)
+        method = None if request.message is None else request.message.method
+        if scope["method"] == "GET" or method == _STREAM:
+            place = place_for(request.caller, self._streams, "streams", _RETRY_AFTER)
+        elif method == _CALL:
+            place = request.place = place_for(request.caller, self._calls, "calls", _RETRY_AFTER)
+        else:
+            place = None
+        if place is None:
+            await self._app(scope, receive, send)
+            return
+        with place:
+            await self._app(scope, receive, send)
+
+    async def _admit(self, scope: Scope, request: Request) -> None:
+        entry, address = _entry(scope, request.message), client_address(scope)
+        try:
+            decision = await self._limiter.admit(request.caller, address, entry, request.revocations)
+        except StoreDown:
+            if self._when_store_down == "deny":
+                raise self._challenge.undecidable("revocation_undecidable") from None
+            decision = await self._limiter.admit_without_store(request.caller, address, entry)
+        if decision.refusing == "revoked":
+            raise self._challenge.unauthenticated("revoked")
+        if decision.refusing is not None:
+            raise _refusal(decision)
+
+
+def _entry(scope: Scope, message: Message | None) -> Entry:
+    """Return what a request costs; answers and notifications cost nothing, refusing them would help nobody."""
+    if scope["method"] == "GET":
+        return "request"
+    if message is None or message.method is None or message.id is None or message.method in _FREE:
+        return "free"
+    return "opening" if message.method == "initialize" else "request"
+
+
+def _refusal(decision: Decision) -> Refused:
+    seconds = decision.wait / SECOND
+    if decision.estimate:
+        text = f"Limits cannot be checked now: {wait_words(seconds)}"
+        return Refused(503, "limit_undecidable", text, retry_after=seconds, estimate=True)
+    reason = "suspended" if decision.suspended else str(decision.refusing)
+    return Refused(429, f"limit_{reason}", f"{_WORDS[reason]}: {wait_words(seconds)}", retry_after=seconds)
+
+
+def client_address(scope: Scope) -> str:
+    """Return the address that a session is counted for: a host of IPv4, a site of IPv6.
+
+    The edge names its peer in `X-Forwarded-For`. It is believed from loopback alone, where only the edge is, and only
+    its last word: what stands before that is the client's own.
+    """
+    peer = (scope.get("client") or ("unknown", 0))[0]
+    address = _parsed(peer)
+    if address is not None and address.is_loopback:
+        values = [value for name, value in scope["headers"] if name == b"x-forwarded-for"]
+        last = values[-1].decode("latin-1").rpartition(",")[2].strip() if values else ""
+        address = _parsed(last) or address
+    if isinstance(address, ipaddress.IPv6Address):
+        mapped = address.ipv4_mapped
+        return str(mapped or ipaddress.ip_network((address, _SITE_BITS), strict=False))
+    return peer if address is None else str(address)
+
+
+def _parsed(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        return ipaddress.ip_address(text)
+    except ValueError:
+        return None
