@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import date
 from enum import Enum
 from pathlib import Path
@@ -220,7 +221,7 @@ def test_S2_example_holds_every_variable_of_the_chassis_once_and_starts_a_server
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     text = environment_example(Server("tests"))
-    names = [line.removeprefix("# ").partition("=")[0] for line in text.splitlines() if "=" in line.split(" ")[-1]]
+    names = re.findall(r"^(?:# )?([A-Z_]+)=", text, flags=re.MULTILINE)
     (tmp_path / ".env").write_text(text)
 
     assert sorted(names) == sorted(variable.name for variable in Settings.variables())

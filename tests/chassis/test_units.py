@@ -34,7 +34,7 @@ pytestmark = pytest.mark.anyio
 
 
 def test_public_names_are_exactly_those_that_are_exported() -> None:
-    modules = {"environment", "errors", "request", "server"}
+    modules = {"environment", "errors", "rates", "request", "server"}
     public = {
         name
         for name, value in vars(mcp_chassis).items()

@@ -15,7 +15,7 @@ from mcp_chassis.settings import Settings
 
 @asynccontextmanager
 async def connect(server: Server, *, caller: Caller = LOCAL) -> AsyncIterator[Client]:
-    """Connect the official client to `server`; everything but HTTP is the real thing.
+    """Connect the official client to `server`; everything but HTTP and limits is the real thing.
 
     Args:
         server: Your server.

@@ -43,7 +43,7 @@ def type_words(field: FieldInfo) -> str:
         return " or ".join(str(choice) for choice in get_args(plain))
     if plain is tuple:
         return "a list, separated by commas"
-    known = _TYPE_WORDS.get(plain, getattr(plain, "words", "text"))
+    known = _TYPE_WORDS.get(plain) or getattr(plain, "words", getattr(plain, "__name__", "text"))
     return f"{known}{_range_words(field)}"
 
 

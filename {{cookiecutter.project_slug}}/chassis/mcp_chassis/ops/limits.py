@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Annotated, Final
 
@@ -20,6 +22,7 @@ from mcp_chassis.state.store import SECOND, Store
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for a program.")]
 Lifted = Annotated[str, typer.Argument(help="The caller, as `ops suspensions list` shows it.")]
 Tenant = Annotated[str | None, typer.Option(help="Only the caller of this tenant.")]
+_KNOB: Final = re.compile(r"MCP_(MAX_(SESSIONS|STREAMS|CALLS)|.*LIMITS?$|LIMITS_|SUSPENSION_)")
 _FORM: Final = 5
 """Parts of a kept conduct: refusals, end of the window, level, end of the suspension, who."""
 
@@ -109,45 +112,27 @@ def _suspension(name: str, text: str) -> _Suspension | None:
 
 
 def _as_data(server: Server, settings: Settings) -> dict[str, object]:
-    tools = {
-        name: {
-            "rate": rules.limit.rate,
-            "burst": rules.limit.burst,
-            "budget": rules.budget,
-            "cost": rules.cost,
-            "concurrency": rules.concurrency,
-        }
-        for name, rules in sorted(server.limits(settings).items())
-    }
-    return {"tools": tools, "server": {variable: value for variable, _, value in _knobs(settings)}}
+    tools = {name: asdict(rules) for name, rules in sorted(server.limits(settings).items())}
+    return {"tools": tools, "server": {variable: value for variable, value, _ in _knobs(settings)}}
 
 
 def _as_text(server: Server, settings: Settings) -> str:
-    tools: list[tuple[str, ...]] = [("tool, of one caller", "rate/burst", "budget/day", "cost", "at one time")]
+    tools: list[tuple[str, ...]] = [("tool, for one caller", "rate/burst", "budget/day", "cost", "at one time")]
     for name, rules in sorted(server.limits(settings).items()):
         numbers = (rules.budget or "-", rules.cost, rules.concurrency or "-")
         tools.append((name, str(rules.limit), *map(str, numbers)))
-    return f"{_table(tools)}\n\n{_table([('variable', 'limits', 'value'), *_knobs(settings)])}"
+    return f"{_table(tools)}\n\n{_table([('variable', 'value', 'meaning'), *_knobs(settings)])}"
 
 
 def _knobs(settings: Settings) -> list[tuple[str, str, str]]:
-    """Return what limits the server as a whole: variable, what it limits, value."""
-    down = ",".join(settings.limits_when_store_down)
-    suspension = f"{settings.suspension_refusals} in {settings.suspension_window:g} s"
+    """Return what limits the server as a whole: variable, value, meaning."""
+    given = [
+        (variable, getattr(settings, variable.name.removeprefix("MCP_").lower())) for variable in Settings.variables()
+    ]
     return [
-        ("MCP_TOOL_LIMIT", "calls of a tool that declares no limit, a second", str(settings.tool_limit)),
-        ("MCP_TOOL_LIMITS", "calls of single tools, a second", ",".join(settings.tool_limits) or "-"),
-        ("MCP_CALLER_LIMIT", "requests of one caller, a second", str(settings.caller_limit)),
-        ("MCP_GLOBAL_LIMIT", "tool calls of all callers, a second", str(settings.global_limit or "-")),
-        ("MCP_SESSION_LIMIT", "sessions opened from one address, a minute", str(settings.session_limit)),
-        ("MCP_MAX_SESSIONS", "open sessions, in all", str(settings.max_sessions)),
-        ("MCP_MAX_SESSIONS_PER_CALLER", "open sessions, of one caller", str(settings.max_sessions_per_caller)),
-        ("MCP_MAX_STREAMS", "open streams, in all", str(settings.max_streams)),
-        ("MCP_MAX_STREAMS_PER_CALLER", "open streams, of one caller", str(settings.max_streams_per_caller)),
-        ("MCP_MAX_CALLS", "running calls, in all", str(settings.max_calls)),
-        ("MCP_MAX_CALLS_PER_CALLER", "running calls, of one caller", str(settings.max_calls_per_caller)),
-        ("MCP_SUSPENSION_REFUSALS", "refusals that suspend a caller", suspension),
-        ("MCP_LIMITS_WHEN_STORE_DOWN", "while Redis is down", down),
+        (variable.name, ",".join(value) if isinstance(value, tuple) else str(value), variable.meaning)
+        for variable, value in given
+        if _KNOB.match(variable.name) and value not in (None, ())
     ]
 
 
