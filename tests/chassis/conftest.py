@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import structlog
 
-from mcp_chassis.telemetry.logging import configure
+from mcp_chassis.telemetry.gate import configure
 from mcp_chassis.telemetry.logging import log as chassis_log
 from tests.chassis.tools import Story
 

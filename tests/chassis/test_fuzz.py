@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, note
 from hypothesis import settings as effort
 from hypothesis import strategies as st
 
-from mcp_chassis.telemetry.logging import configure
+from mcp_chassis.telemetry.gate import configure
 from tests.chassis.client import ERAS, Client, Era, Response, connect, envelope, raw
 from tests.chassis.serving import chassis, settings
 from tests.chassis.tools import SECRET, Story, chassis_server

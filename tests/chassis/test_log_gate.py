@@ -14,7 +14,7 @@ import pytest
 import structlog
 
 from mcp_chassis import Server, ToolFailure
-from mcp_chassis.telemetry.logging import configure, log_crashes
+from mcp_chassis.telemetry.gate import configure, log_crashes
 from tests.chassis.client import DEADLINE
 from tests.chassis.conftest import Log
 from tests.chassis.serving import talking

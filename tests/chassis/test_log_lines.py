@@ -152,7 +152,7 @@ async def test_O1_requests_at_the_same_time_keep_their_own_ids(log: Log, story: 
 
 
 async def test_O1_level_keeps_what_is_at_least_as_grave(story: Story) -> None:
-    from mcp_chassis.telemetry.logging import configure
+    from mcp_chassis.telemetry.gate import configure
 
     log = Log()
     configure(stream=log.stream, level="error")

@@ -9,11 +9,11 @@ import pytest
 from mcp import Client as McpClient
 from mcp.server.mcpserver import Context
 from mcp_types import TextContent
+from prometheus_client import REGISTRY
 from pydantic import BaseModel
 
 from mcp_chassis import Caller, Server
-from mcp_chassis.telemetry.logging import configure
-from mcp_chassis.telemetry.logging import log as chassis_log
+from mcp_chassis.telemetry.gate import configure
 from mcp_chassis.testing import connect as connect_inside
 from tests.chassis.client import (
     BOTH,
@@ -47,24 +47,29 @@ class Broken(io.StringIO):
         raise self.error
 
 
+def lost_lines() -> float:
+    """Return how many lines this process could not write."""
+    return REGISTRY.get_sample_value("mcp_log_lines_lost_total") or 0.0
+
+
 @pytest.mark.parametrize("error", [BrokenPipeError(), OSError(28, "No space left on device"), ValueError("closed")])
 @pytest.mark.parametrize("era", ERAS)
 async def test_E2_log_that_cannot_be_written_costs_its_line_and_no_call(
     era: Era, error: Exception, story: Story
 ) -> None:
     configure(stream=Broken(error))
-    chassis_log.lost = 0
+    at_first = lost_lines()
 
     async with talking(chassis_server(story), era) as client:
         assert (await client.call("add", {"a": 1, "b": 2})).text() == "3"
-        before = chassis_log.lost
+        before = lost_lines()
         crashed = await client.call("crash")
         assert (await client.call("nobody")).error()["code"] == -32602
         assert (await client.call("add", {"a": 3, "b": 4})).text() == "7"
 
     assert crashed.result()["_meta"]["errorCode"] == "internal_error"
-    assert before > 0
-    assert chassis_log.lost >= before + 4
+    assert before > at_first
+    assert lost_lines() >= before + 4
 
 
 async def test_T2_last_event_id_does_not_spoil_a_stream(story: Story, log: Log) -> None:

@@ -17,7 +17,7 @@ from fastapi import FastAPI
 from opentelemetry.trace import NonRecordingSpan, NoOpTracer, Span, use_span
 from opentelemetry.util.types import AttributeValue
 
-from mcp_chassis.telemetry.logging import configure
+from mcp_chassis.telemetry.gate import configure
 from tests.chassis.client import ERAS, Client, Era
 from tests.chassis.serving import chassis, listening, settings, stock
 from tests.chassis.tools import SECRET, Story, chassis_server, stock_server

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 import structlog
 
-from mcp_chassis.telemetry.logging import configure
+from mcp_chassis.telemetry.gate import configure
 from tests.identity.issuer import Issuer, issuing
 from tests.identity.serving import PUBLIC, Log
 from tests.support.redis import Redis, running

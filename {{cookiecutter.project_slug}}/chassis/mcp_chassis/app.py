@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from functools import partial
 
 from fastapi import FastAPI
 from mcp.server.streamable_http_manager import StreamableHTTPASGIApp, StreamableHTTPSessionManager
@@ -15,7 +16,7 @@ from starlette.types import ASGIApp
 from mcp_chassis.auth.authorization import Authorization
 from mcp_chassis.auth.metadata import metadata_route
 from mcp_chassis.auth.modes import authentication_of, challenge_of, issuer_client, resource_url
-from mcp_chassis.health import Check, health_routes
+from mcp_chassis.health import Check, Health
 from mcp_chassis.http.admission import Admission
 from mcp_chassis.http.boundary import Boundary
 from mcp_chassis.http.envelope import Envelope
@@ -27,9 +28,9 @@ from mcp_chassis.limits.places import Places
 from mcp_chassis.server import Server
 from mcp_chassis.settings import Settings
 from mcp_chassis.state import open_store
-from mcp_chassis.state.store import Store, StoreDown
+from mcp_chassis.state.store import Store
 from mcp_chassis.telemetry.logging import log
-from mcp_chassis.telemetry.metrics import metrics_route
+from mcp_chassis.telemetry.metrics import BUILD, LONGEST_CALL, metrics_route
 
 _EXPOSED = ("Mcp-Session-Id", "WWW-Authenticate", "Retry-After", "X-Request-ID")
 
@@ -81,9 +82,19 @@ def build_app(
         max_header_bytes=settings.max_header_bytes,
     )
 
-    lifespan = _lifespan(client, manager.run(), ownership.sweeping(), closing=store.close, on_failure=on_failure)
+    health = Health(server.version, [*_checks(settings, store), *server.checks])
+    LONGEST_CALL.set(settings.tool_timeout)
+    BUILD.labels(server.version).set(1)
+    lifespan = _lifespan(
+        client,
+        manager.run(),
+        ownership.sweeping(),
+        health.checking(),
+        closing=[store.close, server.close],
+        on_failure=on_failure,
+    )
     app = FastAPI(title=server.name, lifespan=lifespan, openapi_url=None, redirect_slashes=False)
-    app.include_router(health_routes(version=server.version, checks=_checks(settings, store)))
+    app.include_router(health.routes())
     app.router.routes += [metrics_route(), *_metadata(server, settings)]
     # A Route, not a mount: a mount answers /mcp with a redirect that clients do not follow.
     app.router.routes.append(Route("/mcp", endpoint=_for_browsers(boundary, names)))
@@ -104,7 +115,7 @@ def _session_manager(server: Server, settings: Settings) -> StreamableHTTPSessio
 
 def _lifespan(
     *opened: AbstractAsyncContextManager[object],
-    closing: Callable[[], Awaitable[None]],
+    closing: Sequence[Callable[[], Awaitable[None]]],
     on_failure: Callable[[], None],
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     """Return the lifespan that holds `opened` open, and tells when one of them breaks before its time."""
@@ -113,7 +124,8 @@ def _lifespan(
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         try:
             async with AsyncExitStack() as stack:
-                stack.push_async_callback(closing)
+                for close in closing:
+                    stack.push_async_callback(close)
                 for context in opened:
                     await stack.enter_async_context(context)
                 yield
@@ -134,18 +146,11 @@ def _metadata(server: Server, settings: Settings) -> list[BaseRoute]:
 
 def _checks(settings: Settings, store: Store) -> list[Check]:
     """Return the checks of what this server needs beside itself."""
-    if not store.shared or "none" in settings.auth:
+    if not store.shared:
         return []
     in_store = "keys" in settings.auth and settings.api_keys_file is None
-
-    async def answers() -> bool:
-        try:
-            await store.read(["health"])
-        except StoreDown:
-            return False
-        return True
-
-    return [Check("store", answers, required=in_store or settings.revocation_when_store_down == "deny")]
+    required = "none" not in settings.auth and (in_store or settings.revocation_when_store_down == "deny")
+    return [Check("store", partial(store.read, ["health"]), required=required, interval=1, slow=0.1)]
 
 
 def _for_browsers(app: ASGIApp, names: Names) -> CORSMiddleware:

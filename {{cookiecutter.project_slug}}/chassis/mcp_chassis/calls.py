@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from mcp_chassis import request as requests
 from mcp_chassis.deadline import DeadlinePassed, within
-from mcp_chassis.errors import failure, is_cancellation, own_error, violations, writable
+from mcp_chassis.errors import NotNow, failure, is_cancellation, own_error, retry_meta, violations, writable
 from mcp_chassis.request import Status
 from mcp_chassis.telemetry.logging import log
 
@@ -66,7 +66,10 @@ def _failed(error: ToolError) -> CallToolResult:
     cause = error.__cause__
     if isinstance(cause, ValidationError):
         return refused("rejected", f"Invalid arguments: {violations(cause)}", "invalid_arguments")
-    return refused("failed", str(cause if cause is not None else error), "tool_failure")
+    told = cause if cause is not None else error
+    if isinstance(told, NotNow):
+        return refused("failed", str(told), told.code, **retry_meta(told.seconds, estimate=True))
+    return refused("failed", str(told), "tool_failure")
 
 
 def _crashed(name: str, error: BaseException) -> CallToolResult:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Final
 
 from mcp_chassis.environment import Problem
+
+_TRUE: Final = ("true", "1", "yes", "on", "t", "y")
+"""What pydantic reads as true."""
 
 
 def conflicts_of(given: Mapping[str, str]) -> list[Problem]:
@@ -42,7 +46,13 @@ def _unsafe_in_production(auth: str, modes: set[str], given: Mapping[str, str], 
     for name in ("MCP_PUBLIC_URL", "MCP_JWT_ISSUER", "MCP_JWT_KEYS_URL"):
         if given.get(name, "").lower().startswith("http://"):
             found.append(Problem(name, given[name], "must be https:// in production"))
-    if in_process and given.get("MCP_SINGLE_REPLICA", "").lower() not in ("true", "1", "yes", "on"):
+    if given.get("MCP_DATABASE_URL", "").startswith("sqlite"):
+        rule = "must be PostgreSQL in production: SQLite serves one process and cannot keep tenants apart"
+        found.append(Problem("MCP_DATABASE_URL", given["MCP_DATABASE_URL"], rule))
+    if given.get("MCP_LOG_PAYLOADS", "").lower() in _TRUE:
+        rule = "must not be on in production: lines would hold what callers send"
+        found.append(Problem("MCP_LOG_PAYLOADS", given["MCP_LOG_PAYLOADS"], rule))
+    if in_process and given.get("MCP_SINGLE_REPLICA", "").lower() not in _TRUE:
         rule = (
             "must be a Redis in production, so that all replicas know what was revoked; "
             "say MCP_SINGLE_REPLICA=true if there will only ever be one"

@@ -85,6 +85,20 @@ class ToolFailure(ToolError):
     """
 
 
+class NotNow(ToolFailure):
+    """A failure that will pass; its caller is told when to come back (L5).
+
+    Args:
+        text: What is the matter, without the delay: it is added.
+        seconds: The delay.
+        code: Its `errorCode`.
+    """
+
+    def __init__(self, text: str, seconds: float, code: str) -> None:
+        super().__init__(f"{text}: {wait_words(seconds)}")
+        self.seconds, self.code = seconds, code
+
+
 def printable(text: object, limit: int = _SHOWN_NAME) -> str:
     """Return caller's text cut to `limit` characters, with a question mark for each unprintable one."""
     return "".join(character if character.isprintable() else "?" for character in str(text)[:limit])

@@ -104,13 +104,15 @@ def state_url(value: SecretStr) -> SecretStr:
 
 
 def database_url(value: SecretStr) -> SecretStr:
-    """Admit PostgreSQL, or SQLite for development."""
+    """Admit PostgreSQL, or SQLite for development; return the spelling that SQLAlchemy knows."""
     parts = urlsplit(value.get_secret_value())
     server = parts.scheme in ("postgresql", "postgresql+asyncpg", "postgres") and bool(parts.hostname)
     if not server and not value.get_secret_value().startswith("sqlite+aiosqlite:///"):
         raise ValueError(
             "must be postgresql+asyncpg://user:password@host:5432/name or sqlite+aiosqlite:///path/to/file"
         )
+    if server:
+        return SecretStr(value.get_secret_value().replace(f"{parts.scheme}://", "postgresql+asyncpg://", 1))
     return value
 
 

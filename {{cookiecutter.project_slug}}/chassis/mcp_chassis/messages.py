@@ -33,6 +33,8 @@ from mcp_chassis import request as requests
 from mcp_chassis.errors import is_cancellation, printable, violations
 from mcp_chassis.request import Message, Request
 from mcp_chassis.telemetry.logging import Fields, log
+from mcp_chassis.telemetry.metrics import count_call
+from mcp_chassis.telemetry.tracing import span
 
 _TOOL_CALL: Final = "tools/call"
 _INTRODUCTIONS: Final = frozenset({"initialize", "server/discover"})
@@ -64,9 +66,11 @@ class Messages:
     async def __call__(self, ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> HandlerResult:
         """Handle one message and write its line."""
         request = _request_of(ctx)
+        method = ctx.method if self._known_method(ctx.method) else "unknown"
         started = time.perf_counter()
         try:
-            result = await call_next(replace(ctx, session=_Session(ctx.session, request)))
+            with span(method, request.trace_parent, request_id=request.id):
+                result = await call_next(replace(ctx, session=_Session(ctx.session, request)))
             request.initialized = ctx.method == "initialize"
             return result
         except MCPError as error:
@@ -83,11 +87,10 @@ class Messages:
             log.crash(error)
             raise MCPError.from_error_data(unexpected(request)) from None
         finally:
-            self._write(ctx, request, (time.perf_counter() - started) * 1000)
+            self._write(ctx, request, method, time.perf_counter() - started)
 
-    def _write(self, ctx: ServerRequestContext[Any, Any], request: Request, duration_ms: float) -> None:
-        method = ctx.method if self._known_method(ctx.method) else "unknown"
-        fields = Fields(method=method, duration_ms=round(duration_ms, 3), status=request.status)
+    def _write(self, ctx: ServerRequestContext[Any, Any], request: Request, method: str, seconds: float) -> None:
+        fields = Fields(method=method, duration_ms=round(seconds * 1000, 3), status=request.status)
         if request.error_code is not None:
             fields["error_code"] = request.error_code
         params = ctx.params or {}
@@ -97,9 +100,16 @@ class Messages:
             log.info("message_handled", **fields)
             return
         name = params.get("name")
-        fields["tool_name"] = name if isinstance(name, str) and self._known_tool(name) else "unknown"
-        fields["input_token_count"] = len(to_json(params.get("arguments"), fallback=str)) // _BYTES_A_TOKEN
+        tool = name if isinstance(name, str) and self._known_tool(name) else "unknown"
+        arguments = to_json(params.get("arguments"), fallback=str)
+        fields["tool_name"] = tool
+        fields["input_token_count"] = len(arguments) // _BYTES_A_TOKEN
         fields["notifications_sent"] = request.notifications_sent
+        fields["downstream_calls"] = request.downstream_calls
+        if log.payloads:
+            fields["payload"] = arguments.decode("utf-8", "replace")
+        asked = "progressToken" in _mapping(params.get("_meta"))
+        count_call(tool, request, seconds, progress_asked=asked)
         log.info("tool_called", **fields)
 
 
@@ -119,15 +129,19 @@ def _request_of(ctx: ServerRequestContext[Any, Any]) -> Request:
         request = Request(id=requests.new_id(), caller=requests.local_caller.get())
         request.message = Message(method=ctx.method, id=ctx.request_id, tool=None)
         requests.enter(request)
+    given = requests.trace_parent(_mapping((ctx.params or {}).get("_meta")).get("traceparent"))
+    request.trace_parent = given or request.trace_parent
     return request
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
 
 
 def _introduction(params: Mapping[str, Any]) -> Fields:
     """Return what a client says about itself, cut short: it is unverified text."""
-    given = params.get("_meta")
-    meta = given if isinstance(given, Mapping) else {}
-    client = params.get("clientInfo", meta.get(CLIENT_INFO_META_KEY))
-    shown = client if isinstance(client, Mapping) else {}
+    meta = _mapping(params.get("_meta"))
+    shown = _mapping(params.get("clientInfo", meta.get(CLIENT_INFO_META_KEY)))
     version = params.get("protocolVersion", meta.get(PROTOCOL_VERSION_META_KEY, ""))
     return Fields(
         client_name=printable(shown.get("name", "")),

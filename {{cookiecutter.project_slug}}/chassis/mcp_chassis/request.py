@@ -6,11 +6,12 @@ The SDK copies context variables into its handler tasks, so all of them see the 
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, TypedDict
 
 if TYPE_CHECKING:
     from mcp_chassis.limits.places import Place
@@ -19,6 +20,7 @@ Status = Literal["ok", "failed", "rejected", "timeout", "cancelled", "crashed"]
 """How a message ended: `failed` is the author's own refusal, `rejected` is ours before the tool ran."""
 
 
+_TRACE_PARENT: Final = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 EVERY_SCOPE: Final = "*"
 """Held by callers that nothing is kept from; no token of an issuer can carry it."""
 PROBE_SCOPE: Final = "probe"
@@ -71,6 +73,15 @@ class Message:
     tool: str | None
 
 
+class DownstreamCall(TypedDict):
+    """What a request did elsewhere; the operation is told by its hash alone."""
+
+    service: str
+    operation_hash: str
+    duration_ms: float
+    status: str
+
+
 @dataclass(slots=True)
 class Request:
     """One request on its way through the layers."""
@@ -83,17 +94,34 @@ class Request:
     place: Place | None = None
     """What it takes up of the calls that may run; the call itself holds it too, because it may outlive the request."""
     session_id: str | None = None
-    trace_id: str | None = None
+    trace_parent: str | None = None
+    """W3C `traceparent`, well formed, of the message or of the HTTP request."""
     initialized: bool = False
     """True once the SDK accepted the `initialize` that this request carried."""
     status: Status = "ok"
     error_code: str | None = None
     notifications_sent: int = 0
+    downstream_calls: list[DownstreamCall] = field(default_factory=list)
+
+    @property
+    def trace_id(self) -> str | None:
+        """The trace that this request is part of."""
+        return None if self.trace_parent is None else self.trace_parent.split("-")[1]
+
+    @property
+    def probing(self) -> bool:
+        """Whether a monitor asks (A7)."""
+        return PROBE_SCOPE in self.caller.scopes
 
 
 _current: ContextVar[Request | None] = ContextVar("mcp_chassis_request", default=None)
 local_caller: ContextVar[Caller] = ContextVar("mcp_chassis_local_caller", default=LOCAL)
 """Whom a connection without HTTP speaks for."""
+
+
+def trace_parent(text: object) -> str | None:
+    """Return a `traceparent` that is well formed (W3C Trace Context, 3.2), or None."""
+    return text if isinstance(text, str) and _TRACE_PARENT.fullmatch(text) else None
 
 
 def new_id() -> str:

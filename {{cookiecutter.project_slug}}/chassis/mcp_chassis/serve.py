@@ -22,7 +22,9 @@ from mcp_chassis.http.protocol import bounded_connection
 from mcp_chassis.server import Server
 from mcp_chassis.settings import Settings
 from mcp_chassis.start import start
+from mcp_chassis.telemetry.gate import catch_prints
 from mcp_chassis.telemetry.logging import log
+from mcp_chassis.telemetry.tracing import start_tracing
 
 _GRACE: Final = 5
 """Seconds that open connections get at shutdown."""
@@ -41,6 +43,8 @@ def serve(server: Server) -> None:
         ConfigurationError: If the environment does not make this server, or its port is taken.
     """
     settings = start(server, stream=sys.stdout)
+    catch_prints()
+    stop_tracing = start_tracing(server.name, server.version)
     failed = False
 
     def on_failure() -> None:
@@ -62,6 +66,7 @@ def serve(server: Server) -> None:
     )
     process = _Process(config, on_start=lambda: announce(server, settings, listener))
     process.run(sockets=[listener])
+    stop_tracing()
     log.info("server_stopped")
     if failed:
         raise SystemExit(1)

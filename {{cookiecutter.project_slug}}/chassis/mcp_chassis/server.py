@@ -7,41 +7,39 @@ one contract for errors, and the caller.
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from copy import copy
 from types import ModuleType
-from typing import Any, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
 from mcp.server._otel import OpenTelemetryMiddleware
 from mcp.server.caching import CacheHint
 from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 from mcp.server.lowlevel import Server as LowLevelServer
-from mcp.server.lowlevel.helper_types import ReadResourceContents
 from mcp.server.mcpserver import Context, MCPServer
-from mcp.server.mcpserver.exceptions import UnexpectedResourceError
 from mcp.shared._stream_protocols import ReadStream, WriteStream
 from mcp.shared.exceptions import MCPError
 from mcp.shared.message import SessionMessage
 from mcp_types import (
     INVALID_PARAMS,
     CallToolResult,
-    GetPromptResult,
     Icon,
     InputRequiredResult,
     Tool,
     ToolAnnotations,
 )
 from mcp_types.methods import SPEC_CLIENT_METHODS, SPEC_CLIENT_NOTIFICATION_METHODS
-from pydantic import AnyUrl
 
 from mcp_chassis import ping
 from mcp_chassis import request as requests
 from mcp_chassis.arguments import harden, supply_caller
 from mcp_chassis.calls import answered, refused
+from mcp_chassis.contract import ContractServer
 from mcp_chassis.discovery import identity_of, import_tools
-from mcp_chassis.environment import ConfigurationError, ServerSettings
-from mcp_chassis.errors import own_error, printable
+from mcp_chassis.environment import ConfigurationError, Problem, ServerSettings
+from mcp_chassis.errors import printable
+from mcp_chassis.health import Check, CheckOptions
 from mcp_chassis.limits.limiter import Limiter
 from mcp_chassis.limits.rules import ToolRules, misnamed, rules_of
 from mcp_chassis.limits.turnstile import Turnstile
@@ -50,15 +48,17 @@ from mcp_chassis.policy import Declared, ToolPolicy, check_name, policy_of, too_
 from mcp_chassis.request import Caller
 from mcp_chassis.settings import Settings
 from mcp_chassis.state.store import Store
-from mcp_chassis.telemetry.logging import install_gate
+from mcp_chassis.telemetry.gate import install_gate
+
+if TYPE_CHECKING:
+    from mcp_chassis.database import Database
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 _METHODS_OF_THE_SPECIFICATION = SPEC_CLIENT_METHODS | SPEC_CLIENT_NOTIFICATION_METHODS
 _CACHED = ("server/discover", "tools/list", "prompts/list", "resources/list", "resources/templates/list")
-_LONGEST_URI = 2048
 
 
-class Server(MCPServer[Any]):
+class Server(ContractServer):
     """An MCP server on the chassis.
 
     Args:
@@ -96,6 +96,8 @@ class Server(MCPServer[Any]):
         self._list_by_scope = True
         self._longest_call = math.inf
         self._turnstile: Turnstile | None = None
+        self.checks: list[Check] = []
+        self._database: Database | None = None
         # The SDK's spans carry the caller's text in their names and exception texts in their events (O2).
         inner = [layer for layer in self.middleware if not isinstance(layer, OpenTelemetryMiddleware)]
         self.middleware[:] = [Messages(self.has_tool, self._has_method), *inner]
@@ -191,8 +193,13 @@ class Server(MCPServer[Any]):
         if self._tools_package is not None:
             import_tools(self._tools_package)
         self._longest_call = settings.tool_timeout
-        if problems := too_long(self._policies, settings.tool_timeout) + misnamed(self._policies, settings):
+        problems = too_long(self._policies, settings.tool_timeout) + misnamed(self._policies, settings)
+        if self._database is not None and settings.environment == "production" and settings.database_url is None:
+            problems.append(Problem("MCP_DATABASE_URL", None, "is required in production: this server has a database"))
+        if problems:
             raise ConfigurationError(problems)
+        if self._database is not None:
+            self._database.migrate()
         self._list_by_scope = settings.list_by_scope
         ttl_ms = round(settings.list_ttl * 1000)
         self._lowlevel_server.cache_hints.update(dict.fromkeys(_CACHED, CacheHint(ttl_ms=ttl_ms, scope="public")))
@@ -210,6 +217,30 @@ class Server(MCPServer[Any]):
     def limits(self, settings: Settings) -> Mapping[str, ToolRules]:
         """Return the limits of each tool that are in force."""
         return rules_of(settings, self._policies).tools
+
+    def check(self, name: str, ask: Callable[[], Awaitable[object]], **how: Unpack[CheckOptions]) -> None:
+        """Ask `ask` in the background whether a dependency answers; `/health` tells (O4).
+
+        Args:
+            name: What the dependency is called.
+            ask: Raises, or returns False, if it does not answer.
+            how: `required`, `interval`, `timeout`, `slow` of `health.Check`.
+        """
+        self.checks.append(Check(name, ask, **how))
+
+    def database(self) -> Database:
+        """Return the database of `MCP_DATABASE_URL`, checked by `/health` and closed at the end; needs an extra."""
+        from mcp_chassis.database import Database
+
+        if self._database is None:
+            self._database = Database()
+            self.check("database", self._database.ask)
+        return self._database
+
+    async def close(self) -> None:
+        """Give back what tools hold open."""
+        if self._database is not None:
+            await self._database.close()
 
     async def serve_streams(
         self, read: ReadStream[SessionMessage | Exception], write: WriteStream[SessionMessage]
@@ -251,42 +282,3 @@ class Server(MCPServer[Any]):
             return answered(name, timeout, call(name, arguments, context))
 
         return await (run() if self._turnstile is None else self._turnstile.passed(name, run))
-
-    async def get_prompt(
-        self, name: str, arguments: dict[str, Any] | None = None, context: Context[Any, Any] | None = None
-    ) -> GetPromptResult | InputRequiredResult:
-        """Render one prompt.
-
-        Raises:
-            MCPError: If there is no such prompt, or an argument is missing: the caller's mistake, not a crash.
-            Exception: Whatever its function raised.
-        """
-        prompt = self._prompt_manager.get_prompt(name)
-        if prompt is None:
-            raise MCPError(INVALID_PARAMS, f"Unknown prompt: {printable(name)}")
-        for argument in prompt.arguments or ():
-            if argument.required and argument.name not in (arguments or {}):
-                raise MCPError(INVALID_PARAMS, f"Invalid params: {argument.name} is required")
-        try:
-            return await super().get_prompt(name, arguments, context)
-        except ValueError as error:
-            # The SDK wraps what the function raised twice; its own complaints have one cause.
-            wrapped = error.__cause__
-            raise (wrapped and wrapped.__cause__) or wrapped or error from None
-
-    async def read_resource(
-        self, uri: AnyUrl | str, context: Context[Any, Any] | None = None
-    ) -> Iterable[ReadResourceContents] | InputRequiredResult:
-        """Read one resource.
-
-        Raises:
-            MCPError: If the URI is too long to be one.
-            ResourceError: If there is no such resource, or its author says that it cannot be read.
-            Exception: Whatever its function raised.
-        """
-        if len(str(uri)) > _LONGEST_URI:
-            raise MCPError(INVALID_PARAMS, f"Invalid params: uri must have at most {_LONGEST_URI} characters")
-        try:
-            return await super().read_resource(uri, context)
-        except UnexpectedResourceError as error:
-            raise own_error(error) from None

@@ -21,6 +21,7 @@ from mcp_chassis.limits import rates
 from mcp_chassis.limits.rates import Rate
 
 _SECONDS_A_DAY = 86_400
+_SQLITE = "sqlite+aiosqlite:///data.db"
 
 
 def _answer(name: str) -> str:
@@ -176,13 +177,25 @@ class Settings(EnvironmentSettings):
         False, description="Says that there will only ever be one replica, so that production may use memory://"
     )
     database_url: Annotated[SecretStr, AfterValidator(forms.database_url)] | None = Field(
-        None, description="The database of your tools, if they have one; checked for form, opened by you"
+        None,
+        description="The database of your tools, if they use one: postgresql:// in production; in development, without "
+        "it, a SQLite file data.db",
     )
+    database_migration_url: Annotated[SecretStr, AfterValidator(forms.database_url)] | None = Field(
+        None, description="The same database as the role that owns the tables; ops db upgrade uses it, serve never"
+    )
+    database_pool_size: int = Field(5, ge=1, le=100, description="Connections kept open")
+    database_pool_overflow: int = Field(5, ge=0, le=100, description="Connections beyond these under load")
+    database_acquire_timeout: float = Field(2, gt=0, le=60, description="Seconds a call may wait for a connection")
+    database_statement_timeout: float = Field(10, gt=0, le=3600, description="Seconds one statement may take")
     log_format: Literal["json", "console"] | None = Field(
         None, description="json or console; by default console on a terminal in development, else json"
     )
     log_level: Literal["debug", "info", "warning", "error", "critical"] = Field(
         "info", description="Lowest level of lines written"
+    )
+    log_payloads: bool = Field(
+        False, description="Writes arguments, exception texts and prints into the log; refused in production"
     )
     log_trusted_loggers: _List = Field(
         (),
@@ -193,6 +206,17 @@ class Settings(EnvironmentSettings):
     def conflicts(cls, given: dict[str, str]) -> list[Problem]:
         """Return what no single variable shows (A10)."""
         return conflicts_of(given)
+
+    @property
+    def database_url_in_use(self) -> str:
+        """The database of the tools, as SQLAlchemy names it."""
+        return _SQLITE if self.database_url is None else self.database_url.get_secret_value()
+
+    @property
+    def database_url_of_owner(self) -> str:
+        """The same as the role that owns the tables."""
+        owner = self.database_migration_url
+        return self.database_url_in_use if owner is None else owner.get_secret_value()
 
     @property
     def store_shown(self) -> str:

@@ -9,7 +9,8 @@ from mcp_chassis.environment import ServerSettings, load, unknown_variables
 from mcp_chassis.request import Caller
 from mcp_chassis.server import Server
 from mcp_chassis.settings import Settings
-from mcp_chassis.telemetry.logging import configure, log, log_crashes
+from mcp_chassis.telemetry.gate import configure, log_crashes
+from mcp_chassis.telemetry.logging import log
 
 
 def start(server: Server, *, stream: TextIO) -> Settings:
@@ -27,6 +28,9 @@ def start(server: Server, *, stream: TextIO) -> Settings:
         trusted=settings.log_trusted_loggers,
         stream=stream,
     )
+    log.payloads = settings.log_payloads
+    if settings.log_payloads:
+        log.warning("payloads_logged", hint="lines hold arguments and texts; production refuses this")
     for name, nearest in unknown_variables(Settings, *server.own_settings):
         log.warning("unknown_variable", variable=name, nearest=nearest or "", hint="nothing reads it")
     server.prepare(settings)

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from mcp_chassis.server import Server
 from mcp_chassis.settings import Settings
 from mcp_chassis.state import open_store
+from mcp_chassis.telemetry.gate import catch_prints
 
 _LONGEST_ID: Final = 128
 
@@ -29,6 +30,8 @@ async def serve_stdio(server: Server, settings: Settings) -> None:
 
 async def _serve(server: Server) -> None:
     async with stdio_server() as (read, write), anyio.create_task_group() as tasks:
+        # Not before the SDK has taken the real standard output for the protocol.
+        catch_prints()
         inbound, readable = anyio.create_memory_object_stream[SessionMessage | Exception](0)
 
         async def sift() -> None:

@@ -18,10 +18,10 @@ from mcp_chassis.http.hosts import Names
 from mcp_chassis.http.refusal import Refused, refuse
 from mcp_chassis.request import Request
 from mcp_chassis.telemetry.logging import log
+from mcp_chassis.telemetry.metrics import REQUESTS_IN_FLIGHT
 
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _SESSION_ID: Final = re.compile(r"[\x21-\x7e]{1,128}")
-_TRACE_PARENT: Final = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 class Boundary:
@@ -46,6 +46,7 @@ class Boundary:
         headers = Headers(scope=scope)
         request = _open(headers)
         answer, inbound = _Answer(send, request.id), _Inbound(receive)
+        REQUESTS_IN_FLIGHT.inc()
         try:
             self._check_head(scope, headers)
             await self._app(scope, inbound, answer)
@@ -59,6 +60,8 @@ class Boundary:
                 raise _Cut from None
             text = f"Internal error; quote request {request.id} when you report it"
             await refuse(answer, Refused(500, "crashed", text, INTERNAL_ERROR))
+        finally:
+            REQUESTS_IN_FLIGHT.dec()
 
     def _check_head(self, scope: Scope, headers: Headers) -> None:
         if scope["method"] not in self._methods:
@@ -130,10 +133,9 @@ class _Inbound:
 def _open(headers: Headers) -> Request:
     """Start the request that the layers share, under the edge's id when that is well formed (O3)."""
     given = headers.get("x-request-id", "")
-    trace = _TRACE_PARENT.fullmatch(headers.get("traceparent", ""))
     request = Request(
         id=given if _REQUEST_ID.fullmatch(given) else requests.new_id(),
-        trace_id=trace.group(1) if trace else None,
+        trace_parent=requests.trace_parent(headers.get("traceparent")),
     )
     requests.enter(request)
     return request

@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from mcp_chassis import request as requests
 from mcp_chassis.http.answers import EVENTS_TYPE, JSON_TYPE, Answer, AsEvents, AsJson
 from mcp_chassis.http.inside import send_inside
+from mcp_chassis.telemetry.metrics import open_call
 
 Wish = Literal["json", "events", "either"]
 
@@ -74,7 +75,7 @@ class Negotiation:
             return
         decline = partial(send_inside, self._app, scope)
         answer: Answer = AsJson(send, decline=decline) if wanted == "json" else AsEvents(send, wrap=wanted == "events")
-        with anyio.move_on_after(self._deadline) as deadline:
+        with anyio.move_on_after(self._deadline) as deadline, open_call(counted=message.tool is not None):
             await self._app(scope, receive, answer)
         end = "was stopped: it took too long" if deadline.cancelled_caught else "ended without an answer"
         text = f"The call {end}; quote request {request.id} when you report it"

@@ -25,6 +25,7 @@ from mcp_chassis.http.refusal import Refused
 from mcp_chassis.limits.places import Places
 from mcp_chassis.request import Caller, Request
 from mcp_chassis.telemetry.logging import log
+from mcp_chassis.telemetry.metrics import ACTIVE_SESSIONS
 
 _HEADER: Final = b"mcp-session-id"
 _LONGEST_PAUSE: Final = 30.0
@@ -87,6 +88,7 @@ class Ownership:
                 request.session_id = session_id
                 self._sessions[session_id] = _Session(request.caller, scope, time.monotonic(), held, requests=1)
                 held.enter_context(place or nullcontext())
+                ACTIVE_SESSIONS.set(self.count)
             await send(message)
 
         held = ExitStack()
@@ -137,6 +139,7 @@ class Ownership:
         session = self._sessions.pop(session_id, None)
         if session is not None:
             session.place.close()
+            ACTIVE_SESSIONS.set(self.count)
             log.info("session_closed", reason=reason, sessions=self.count)
         return session
 

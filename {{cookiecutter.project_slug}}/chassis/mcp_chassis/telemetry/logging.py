@@ -1,25 +1,24 @@
 """One JSON object per line, and no way for an argument to get into it (O1, O2).
 
-Two doors lead to the output. Ours takes declared events with declared fields; a type checker sees each call.
-The other takes what libraries, tools and crashes send through the standard library: it keeps logger, level, place and
-exception type, and drops the text, because the text is where arguments travel.
+Two doors lead to the output. This one takes declared events with declared fields; a type checker sees each call.
+`gate` is the other.
 """
 
 from __future__ import annotations
 
+import json
 import logging
-import sys
-import threading
-import warnings
-from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Literal, TextIO, TypedDict, Unpack
 
+import orjson
 import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, Processor
 
 from mcp_chassis import request as requests
+from mcp_chassis.request import DownstreamCall
+from mcp_chassis.telemetry.metrics import CRASHES, LOST_LINES
 
 Event = Literal[
     "message_handled",
@@ -40,6 +39,8 @@ Event = Literal[
     "issuer_answers",
     "container_without_edge",
     "caller_suspended",
+    "breaker_changed",
+    "payloads_logged",
 ]
 """Every line a server can write names one of these."""
 
@@ -57,6 +58,7 @@ class Fields(TypedDict, total=False):
     http_status: int
     input_token_count: int
     notifications_sent: int
+    downstream_calls: list[DownstreamCall]
     client_name: str
     client_version: str
     protocol_version: str
@@ -77,8 +79,14 @@ class Fields(TypedDict, total=False):
     tools: list[str]
     connect: str
     hint: str
+    service: str
+    state: str
+    payload: str
+    text: str
 
 
+_PAYLOADS: Final = ("payload", "text")
+"""What may hold an argument: written with `MCP_LOG_PAYLOADS` alone, and then in development alone (O2)."""
 _LONGEST_FIELD: Final = 512
 _SHOWN_FRAMES: Final = 20
 
@@ -100,7 +108,9 @@ def _add_request(_logger: object, _method: str, event: EventDict) -> EventDict:
 
 def _keep_declared(_logger: object, _method: str, event: EventDict) -> EventDict:
     """Drop what no declaration names: a type checker can be bypassed, this cannot."""
-    return {name: _bounded(event[name]) for name in _ALLOWED if name in event}
+    return {
+        name: _bounded(event[name]) for name in _ALLOWED if name in event and (log.payloads or name not in _PAYLOADS)
+    }
 
 
 def _stack_as_text(_logger: object, _method: str, event: EventDict) -> EventDict:
@@ -124,8 +134,8 @@ class Log:
 
     def __init__(self) -> None:
         self._logger: FilteringBoundLogger = structlog.get_logger()
-        self.lost = 0
-        """Lines that could not be written."""
+        self.payloads = False
+        """Whether arguments and texts may be written; never in production."""
 
     def write_to(self, logger: FilteringBoundLogger) -> None:
         """Send all lines to `logger` from now on."""
@@ -148,7 +158,7 @@ class Log:
             self._logger.log(level, event, **fields)
         except Exception:
             # A full disk or a dead collector must cost the line, never the call it tells of (E2).
-            self.lost += 1
+            LOST_LINES.inc()
 
     def library(self, level: int, **fields: Unpack[Fields]) -> None:
         """Write one line for what a library had to say; `level` is a number of the standard library's scale."""
@@ -157,7 +167,8 @@ class Log:
 
     def crash(self, error: BaseException) -> None:
         """Write an unexpected exception: its type and where it passed, not its text."""
-        self.error("crashed", **_error_fields(error))
+        CRASHES.inc()
+        self.error("crashed", **error_fields(error))
 
 
 log: Final = Log()
@@ -179,90 +190,26 @@ def stack(traceback: TracebackType | None) -> list[str]:
     return frames[-_SHOWN_FRAMES:]
 
 
-class Gate(logging.Handler):
-    """Let standard-library records through without their text.
-
-    Args:
-        trusted: Loggers whose message template (never its arguments) may be kept; a name covers its children.
-    """
-
-    def __init__(self, trusted: Iterable[str] = ()) -> None:
-        super().__init__()
-        self._trusted = tuple(trusted)
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Write one `library_record` line for `record`."""
-        trusted = self._trusted_part(record.name)
-        fields = Fields(
-            logger=trusted or module_part(record.name),
-            place=f"{record.filename}:{record.lineno}:{record.funcName}",
-            **_error_fields(record.exc_info[1] if record.exc_info else None),
-        )
-        if trusted and isinstance(record.msg, str):
-            fields["template"] = record.msg
-        log.library(record.levelno, **fields)
-
-    def _trusted_part(self, name: str) -> str | None:
-        return next((known for known in self._trusted if name == known or name.startswith(f"{known}.")), None)
-
-
-def module_part(name: str) -> str:
-    """Return the part of a logger's name that is a module; what follows may be made of an argument."""
-    while name and name not in sys.modules:
-        name = name.rpartition(".")[0]
-    return name or "unknown"
-
-
-def _error_fields(error: BaseException | None) -> Fields:
+def error_fields(error: BaseException | None) -> Fields:
+    """Return what a line tells of an exception: type and stack."""
     if error is None:
         return Fields()
-    return Fields(exception_type=type_name(error), stack=stack(error.__traceback__))
+    shown = Fields(text=str(error)) if log.payloads else Fields()
+    return Fields(exception_type=type_name(error), stack=stack(error.__traceback__), **shown)
 
 
-def _show_warning(
-    message: Warning | str,
-    category: type[Warning],
-    filename: str,
-    lineno: int,
-    file: TextIO | None = None,
-    line: str | None = None,
-) -> None:
-    """Write a warning without its text, but with the line it names."""
-    del message, file, line
-    place = f"{Path(filename).name}:{lineno}"
-    log.library(logging.WARNING, logger="warnings", place=place, exception_type=category.__name__)
-
-
-def _without_text(_logger: object, level: str, event: EventDict) -> EventDict:
-    """Let an event that somebody sends through structlog pass without its text and fields."""
-    given = event.get("exc_info")
-    error = sys.exc_info()[1] if given is True else given
-    fields = Fields(logger="structlog", **_error_fields(error if isinstance(error, BaseException) else None))
-    log.library(logging.getLevelNamesMapping()[level.upper()], **fields)
-    raise structlog.DropEvent
-
-
-def configure(
-    *,
-    style: Literal["json", "console"] = "json",
-    level: Level = "info",
-    trusted: Iterable[str] = (),
-    stream: TextIO | None = None,
-) -> None:
-    """Send every line of this process through the two doors.
+def open_log(*, style: Literal["json", "console"], threshold: int, output: TextIO) -> None:
+    """Write every line of `log` to `output` from now on.
 
     Args:
         style: `json` for machines, `console` for a person at a terminal.
-        level: Lowest level written.
-        trusted: Loggers whose message templates may be kept.
-        stream: Where lines go; standard error by default.
+        threshold: Lowest level written, a number of the standard library's scale.
+        output: Where lines go.
     """
-    output = stream if stream is not None else sys.stderr
-    threshold = logging.getLevelNamesMapping()[level.upper()]
     renderers: list[Processor] = (
         [_stack_as_text, structlog.dev.ConsoleRenderer(colors=output.isatty())]
         if style == "console"
-        else [structlog.processors.JSONRenderer(default=str)]
+        else [structlog.processors.JSONRenderer(_as_json)]
     )
     ours: list[Processor] = [
         structlog.processors.TimeStamper(fmt="iso", utc=True, key="timestamp"),
@@ -273,27 +220,10 @@ def configure(
     ]
     filtering = structlog.make_filtering_bound_logger(threshold)
     log.write_to(structlog.wrap_logger(structlog.PrintLogger(output), processors=ours, wrapper_class=filtering))
-    foreign = structlog.make_filtering_bound_logger(max(threshold, logging.WARNING))
-    structlog.configure(processors=[_without_text], wrapper_class=foreign, cache_logger_on_first_use=False)
-    root = logging.getLogger()
-    root.handlers[:] = [Gate(trusted)]
-    root.setLevel(max(threshold, logging.WARNING))
-    warnings.showwarning = _show_warning
-    # On an error inside a handler the standard library would print the record, arguments and all.
-    logging.raiseExceptions = False
 
 
-def log_crashes() -> None:
-    """Send uncaught exceptions of any thread through `log.crash`; Python would print their text."""
-    sys.excepthook = lambda _kind, error, _traceback: log.crash(error)
-    sys.unraisablehook = lambda unraisable: log.crash(unraisable.exc_value or RuntimeError())
-    threading.excepthook = lambda crash: log.crash(crash.exc_value or RuntimeError())
-
-
-def install_gate() -> None:
-    """Close the second door before anything else opens it.
-
-    The SDK's server calls `logging.basicConfig`, which does nothing once the root logger has a handler.
-    """
-    if not any(isinstance(handler, Gate) for handler in logging.getLogger().handlers):
-        configure(level="warning")
+def _as_json(event: EventDict, **_options: object) -> str:
+    try:
+        return orjson.dumps(event, default=str).decode()
+    except TypeError:
+        return json.dumps(event, default=str)  # a lone surrogate or a huge number, which orjson refuses

@@ -2,23 +2,104 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
 from typing import Final
 
-from prometheus_client import Counter, Gauge, generate_latest
+from prometheus_client import Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
-from starlette.requests import Request
+from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 from starlette.routing import Route
 
+from mcp_chassis.request import Request, Status
+
+_SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
+
+TOOL_CALLS: Final = Counter("mcp_tool_calls_total", "Tool calls by how they ended.", ["tool", "status"])
+TOOL_DURATION: Final = Histogram("mcp_tool_duration_seconds", "How long tool calls took.", ["tool"], buckets=_SECONDS)
+PROGRESS_CALLS: Final = Counter(
+    "mcp_progress_calls_total", "Calls whose client asked for progress, by whether it got any.", ["tool", "notified"]
+)
+PROBE_CALLS: Final = Counter("mcp_probe_calls_total", "Tool calls of a monitor's credential; in no other number.")
+CRASHES: Final = Counter("mcp_crashes_total", "Exceptions that nobody expected; each is a line in the log.")
+LOST_LINES: Final = Counter("mcp_log_lines_lost_total", "Lines of the log that could not be written.")
+ACTIVE_SESSIONS: Final = Gauge("mcp_active_sessions", "Open sessions of the handshake era.")
+REQUESTS_IN_FLIGHT: Final = Gauge("mcp_requests_in_flight", "HTTP requests to /mcp that are not answered yet.")
+LONGEST_CALL: Final = Gauge("mcp_longest_call_seconds", "What a tool call may take: MCP_TOOL_TIMEOUT.")
+OLDEST_CALL: Final = Gauge("mcp_oldest_call_seconds", "Age of the oldest answer to a call that is still open.")
+DOWNSTREAM_ERRORS: Final = Counter("mcp_downstream_errors_total", "Failed calls of dependencies.", ["service"])
+DOWNSTREAM_DURATION: Final = Histogram(
+    "mcp_downstream_duration_seconds", "How long dependencies took.", ["service"], buckets=_SECONDS
+)
+BREAKER_STATE: Final = Gauge("mcp_breaker_state", "0 closed, 1 half open, 2 open.", ["service"])
+POOL_IN_USE: Final = Gauge("mcp_database_connections_in_use", "Database connections that calls hold.")
+POOL_PENDING: Final = Gauge("mcp_database_connections_pending", "Calls that wait for a database connection.")
+POOL_ACQUIRE: Final = Histogram(
+    "mcp_database_acquire_seconds", "How long calls waited for a database connection.", buckets=_SECONDS
+)
+POOL_EXHAUSTED: Final = Counter("mcp_database_exhausted_total", "Calls that got no database connection in time.")
 STORE_UP: Final = Gauge("mcp_store_up", "1 while the state store answers, 0 while it is silent.")
 REFUSALS: Final = Counter("mcp_refusals_total", "Requests and calls refused by a limit.", ["limit"])
 SUSPENSIONS: Final = Counter("mcp_suspensions_total", "Suspensions of callers that went on after refusals.")
+CHECK_STATUS: Final = Gauge("mcp_check_status", "What the server needs: 0 healthy, 1 degraded, 2 unhealthy.", ["check"])
+DRAINING: Final = Gauge("mcp_draining", "1 once the server was asked to stop.")
+BUILD: Final = Gauge("mcp_build_info", "1, with the version of the server.", ["version"])
+
+_open_calls: dict[object, float] = {}
+"""When the answers that are open now began."""
+
+
+@contextmanager
+def open_call(*, counted: bool) -> Iterator[None]:
+    """Watch how long the answer to a call is open."""
+    if not counted:
+        yield
+        return
+    key = object()
+    _open_calls[key] = time.monotonic()
+    try:
+        yield
+    finally:
+        del _open_calls[key]
+
+
+OLDEST_CALL.set_function(lambda: time.monotonic() - min(_open_calls.values()) if _open_calls else 0.0)
+
+
+def count_call(tool: str, request: Request, seconds: float, *, progress_asked: bool) -> None:
+    """Count one finished call of a tool of ours."""
+    if request.probing:
+        PROBE_CALLS.inc()
+        return
+    _calls(tool, request.status).inc()
+    _duration(tool).observe(seconds)
+    if progress_asked:
+        _progress(tool, "yes" if request.notifications_sent else "no").inc()
+
+
+# Looking a label up costs more than counting; tools and statuses are few.
+@lru_cache(maxsize=4096)
+def _calls(tool: str, status: Status) -> Counter:
+    return TOOL_CALLS.labels(tool, status)
+
+
+@lru_cache(maxsize=4096)
+def _duration(tool: str) -> Histogram:
+    return TOOL_DURATION.labels(tool)
+
+
+@lru_cache(maxsize=4096)
+def _progress(tool: str, notified: str) -> Counter:
+    return PROGRESS_CALLS.labels(tool, notified)
 
 
 def metrics_route() -> Route:
     """Return `/metrics`; the edges serve it on their internal listener alone."""
 
-    async def metrics(_request: Request) -> Response:
+    async def metrics(_request: HttpRequest) -> Response:
         return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 
     return Route("/metrics", endpoint=metrics)

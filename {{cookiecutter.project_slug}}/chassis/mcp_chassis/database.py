@@ -1,0 +1,178 @@
+"""The database of your tools: a connection per use, the caller's tenant on every transaction (A9, S6).
+
+    database = server.database()
+
+    @server.tool()
+    async def count_notes() -> int:
+        async with database.session() as session:
+            return await session.scalar(select(func.count()).select_from(Note)) or 0
+
+Needs the `postgres` extra.
+"""
+
+from __future__ import annotations
+
+import time
+import zlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import cached_property
+from typing import Any, Final
+
+from sqlalchemy import event, text
+from sqlalchemy.exc import TimeoutError as NoConnection
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, create_async_engine
+from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy.pool import AsyncAdaptedQueuePool
+
+from mcp_chassis import request as requests
+from mcp_chassis.environment import load
+from mcp_chassis.errors import NotNow, ToolFailure
+from mcp_chassis.migrations import FOLDER, configuration, upgrade
+from mcp_chassis.settings import Settings
+from mcp_chassis.telemetry.downstream import record
+from mcp_chassis.telemetry.metrics import POOL_ACQUIRE, POOL_EXHAUSTED, POOL_IN_USE, POOL_PENDING
+from mcp_chassis.telemetry.tracing import span
+
+_LONGEST_NAME: Final = 63
+"""What PostgreSQL keeps of an application_name."""
+_BEGIN: Final = text(
+    "SELECT set_config('app.tenant', :tenant, true), set_config('application_name', :request, true),"
+    " set_config('statement_timeout', :timeout, true)"
+)
+"""`SET LOCAL` takes no parameters; these end with the transaction, so a pooled connection carries nobody's tenant."""
+
+
+_ABOVE_ROW_SECURITY: Final = text("SELECT rolsuper OR rolbypassrls FROM pg_roles WHERE rolname = current_user")
+
+
+class RoleSeesEveryTenant(Exception):
+    """The role of `MCP_DATABASE_URL` is above row security: use one that neither owns tables nor is a superuser."""
+
+
+class OfTenant:
+    """Mix it into a mapped class: whose row it is, the caller's by default."""
+
+    tenant: Mapped[str] = mapped_column(default=lambda: requests.current_caller().tenant)
+
+
+class Database:
+    """One pool of connections, opened when first used; `server.database()` returns it."""
+
+    @cached_property
+    def settings(self) -> Settings:
+        """The server's settings."""
+        return load(Settings)[0]
+
+    @cached_property
+    def engine(self) -> AsyncEngine:
+        """The engine, watched."""
+        url = self.settings.database_url_in_use
+        engine = create_async_engine(
+            url,
+            poolclass=AsyncAdaptedQueuePool,
+            pool_size=self.settings.database_pool_size,
+            max_overflow=self.settings.database_pool_overflow,
+            pool_timeout=self.settings.database_acquire_timeout,
+            pool_pre_ping=not url.startswith("sqlite"),
+            pool_recycle=1800,
+            hide_parameters=True,
+        )
+        instrument(engine)
+        return engine
+
+    @asynccontextmanager
+    async def session(self) -> AsyncIterator[AsyncSession]:
+        """Yield a session in one transaction of the caller's tenant; it commits at the end, or rolls back.
+
+        Raises:
+            NotNow: If no connection was free in time.
+            ToolFailure: On SQLite, which cannot keep tenants apart, for a second tenant.
+        """
+        async with self._connection() as connection, connection.begin():
+            await self._enter_tenant(connection)
+            async with AsyncSession(connection, expire_on_commit=False) as session:
+                yield session
+                await session.flush()
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[AsyncConnection]:
+        begun = time.perf_counter()
+        try:
+            with span("database.acquire"), POOL_PENDING.track_inprogress():
+                connection = await self.engine.connect()
+        except NoConnection:
+            POOL_EXHAUSTED.inc()
+            raise NotNow("The database is busy", self.settings.database_acquire_timeout, "database_busy") from None
+        finally:
+            POOL_ACQUIRE.observe(time.perf_counter() - begun)
+        async with connection:
+            yield connection
+
+    async def _enter_tenant(self, connection: AsyncConnection) -> None:
+        request, tenant = requests.current(), requests.current_caller().tenant
+        if connection.dialect.name == "sqlite":
+            await _claim(connection, tenant)
+            return
+        given = {
+            "tenant": tenant,
+            "request": ("" if request is None else request.id)[:_LONGEST_NAME],
+            "timeout": str(round(self.settings.database_statement_timeout * 1000)),
+        }
+        await connection.execute(_BEGIN, given)
+
+    def migrate(self) -> None:
+        """Bring a development's SQLite file to the newest migration; PostgreSQL is migrated by `ops db upgrade`."""
+        url = self.settings.database_url_in_use
+        if url.startswith("sqlite") and FOLDER.is_dir():
+            upgrade(configuration(url))
+
+    async def ask(self) -> None:
+        """Prove that it answers, and that its row security holds for us; for the health check."""
+        async with self.engine.connect() as connection:
+            if connection.dialect.name == "sqlite":
+                await connection.execute(text("SELECT 1"))
+            elif (await connection.execute(_ABOVE_ROW_SECURITY)).scalar():
+                raise RoleSeesEveryTenant
+
+    async def close(self) -> None:
+        """Give back all connections."""
+        if "engine" in vars(self):
+            await vars(self).pop("engine").dispose()
+
+
+async def _claim(connection: AsyncConnection, tenant: str) -> None:
+    """Hold a SQLite file to the first tenant that used it, which the file itself remembers."""
+    mark = zlib.crc32(tenant.encode("utf-8")) & 0x7FFFFFFF or 1
+    kept = (await connection.execute(text("PRAGMA user_version"))).scalar_one()
+    if kept == 0:
+        await connection.execute(text(f"PRAGMA user_version = {mark}"))
+    elif kept != mark:
+        raise ToolFailure("SQLite cannot keep tenants apart and holds another tenant's data; use PostgreSQL")
+
+
+def instrument(engine: AsyncEngine, service: str = "database") -> None:
+    """Record every statement of `engine`, a team's own one too, and count its connections.
+
+    Args:
+        engine: The engine.
+        service: What logs and metrics call it.
+    """
+    inside = engine.sync_engine
+
+    @event.listens_for(inside, "before_cursor_execute")
+    def begin(_connection: Any, _cursor: Any, _statement: str, _parameters: Any, context: Any, _many: bool) -> None:
+        context._mcp_started = time.perf_counter()
+
+    @event.listens_for(inside, "after_cursor_execute")
+    def end(_connection: Any, _cursor: Any, statement: str, _parameters: Any, context: Any, _many: bool) -> None:
+        record(service, statement, time.perf_counter() - context._mcp_started, "ok", failed=False)
+
+    @event.listens_for(inside, "handle_error")
+    def fail(error: Any) -> None:
+        started = getattr(error.execution_context, "_mcp_started", None)
+        seconds = 0.0 if started is None else time.perf_counter() - started
+        record(service, error.statement or "", seconds, type(error.original_exception).__name__, failed=True)
+
+    event.listen(inside, "checkout", lambda *_: POOL_IN_USE.inc())
+    event.listen(inside, "checkin", lambda *_: POOL_IN_USE.dec())

@@ -1,0 +1,98 @@
+"""Calls of other services: bounded, retried, broken off in time, recorded, under the id they serve (L7, O1, O3).
+
+weather = downstream.client("weather", base_url="https://weather.example")
+
+@server.tool()
+async def forecast(city: str) -> Forecast:
+    answer = await weather.get("/forecast", params={"city": city})
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import httpx2
+import stamina
+from stamina.instrumentation import set_on_retry_hooks
+
+from mcp_chassis import request as requests
+from mcp_chassis.limits.breaker import Breaker
+from mcp_chassis.telemetry.downstream import recorded
+from mcp_chassis.telemetry.tracing import trace_headers
+
+_IDEMPOTENT: Final = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
+"""RFC 9110, 9.2.2: these may be sent again."""
+_WORTH_ANOTHER_TRY: Final = frozenset({429, 502, 503, 504})
+_ATTEMPTS: Final = 3
+_CONNECT_SECONDS: Final = 3.0
+
+# Its hooks would log the arguments of what is retried.
+set_on_retry_hooks([])
+
+
+def client(service: str, *, timeout: float = 10, breaker: Breaker | None = None, **options: Any) -> httpx2.AsyncClient:
+    """Return an HTTP client for one dependency; make it once, at import.
+
+    Args:
+        service: What logs and metrics call it.
+        timeout: Seconds one attempt may take.
+        breaker: Its own breaker, where the default is not right.
+        options: What `httpx2.AsyncClient` takes; `transport` is what this one wraps.
+    """
+    inner = options.pop("transport", None) or httpx2.AsyncHTTPTransport()
+    transport = _Transport(inner, service, breaker or Breaker(service))
+    bounds = httpx2.Timeout(timeout, connect=min(timeout, _CONNECT_SECONDS))
+    return httpx2.AsyncClient(transport=transport, timeout=bounds, **options)
+
+
+class _Again(Exception):
+    """An answer that is worth another try."""
+
+    def __init__(self, response: httpx2.Response) -> None:
+        super().__init__("again")
+        self.response = response
+
+
+class _Transport(httpx2.AsyncBaseTransport):
+    def __init__(self, inner: httpx2.AsyncBaseTransport, service: str, breaker: Breaker) -> None:
+        self._inner = inner
+        self._service = service
+        self._breaker = breaker
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        current = requests.current()
+        if current is not None:
+            request.headers.setdefault("X-Request-ID", current.id)
+        request.headers.update(trace_headers())
+        attempts = _ATTEMPTS if request.method in _IDEMPOTENT else 1
+        try:
+            async for attempt in stamina.retry_context(
+                on=(_Again, httpx2.TransportError), attempts=attempts, timeout=None, wait_initial=0.05, wait_max=1.0
+            ):
+                with attempt:
+                    response = await self._once(request)
+                    if response.status_code in _WORTH_ANOTHER_TRY and attempt.num < attempts:
+                        await response.aclose()
+                        raise _Again(response)
+        except _Again as again:
+            response = again.response
+        return response
+
+    async def _once(self, request: httpx2.Request) -> httpx2.Response:
+        self._breaker.enter()
+        with recorded(self._service, f"{request.method} {request.url.path}") as outcome:
+            try:
+                response = await self._inner.handle_async_request(request)
+            except Exception:
+                self._breaker.leave(failed=True)
+                raise
+            except BaseException:
+                self._breaker.abandon()
+                raise
+            outcome.status = str(response.status_code)
+            outcome.failed = response.status_code >= httpx2.codes.INTERNAL_SERVER_ERROR
+            self._breaker.leave(failed=outcome.failed)
+            return response
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()

@@ -1,0 +1,150 @@
+"""The second door to the log: what libraries, tools, prints and crashes send (O2).
+
+It keeps logger, level, place and exception type, and drops the text, because the text is where arguments travel.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import sys
+import threading
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Literal, TextIO
+
+import structlog
+from structlog.typing import EventDict
+
+from mcp_chassis.telemetry.logging import Fields, Level, error_fields, log, open_log
+
+
+class Gate(logging.Handler):
+    """Let standard-library records through without their text.
+
+    Args:
+        trusted: Loggers whose message template (never its arguments) may be kept; a name covers its children.
+    """
+
+    def __init__(self, trusted: Iterable[str] = ()) -> None:
+        super().__init__()
+        self._trusted = tuple(trusted)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one `library_record` line for `record`."""
+        trusted = self._trusted_part(record.name)
+        fields = Fields(
+            logger=trusted or module_part(record.name),
+            place=f"{record.filename}:{record.lineno}:{record.funcName}",
+            **error_fields(record.exc_info[1] if record.exc_info else None),
+        )
+        if trusted and isinstance(record.msg, str):
+            fields["template"] = record.msg
+        if log.payloads:
+            fields["text"] = record.getMessage()
+        log.library(record.levelno, **fields)
+
+    def _trusted_part(self, name: str) -> str | None:
+        return next((known for known in self._trusted if name == known or name.startswith(f"{known}.")), None)
+
+
+def module_part(name: str) -> str:
+    """Return the part of a logger's name that is a module; what follows may be made of an argument."""
+    while name and name not in sys.modules:
+        name = name.rpartition(".")[0]
+    return name or "unknown"
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Write a warning without its text, but with the line it names."""
+    del message, file, line
+    place = f"{Path(filename).name}:{lineno}"
+    log.library(logging.WARNING, logger="warnings", place=place, exception_type=category.__name__)
+
+
+def _without_text(_logger: object, level: str, event: EventDict) -> EventDict:
+    """Let an event that somebody sends through structlog pass without its text and fields."""
+    given = event.get("exc_info")
+    error = sys.exc_info()[1] if given is True else given
+    fields = Fields(logger="structlog", **error_fields(error if isinstance(error, BaseException) else None))
+    log.library(logging.getLevelNamesMapping()[level.upper()], **fields)
+    raise structlog.DropEvent
+
+
+def configure(
+    *,
+    style: Literal["json", "console"] = "json",
+    level: Level = "info",
+    trusted: Iterable[str] = (),
+    stream: TextIO | None = None,
+) -> None:
+    """Send every line of this process through the two doors.
+
+    Args:
+        style: `json` for machines, `console` for a person at a terminal.
+        level: Lowest level written.
+        trusted: Loggers whose message templates may be kept.
+        stream: Where lines go; standard error by default.
+    """
+    output = stream if stream is not None else sys.stderr
+    threshold = logging.getLevelNamesMapping()[level.upper()]
+    open_log(style=style, threshold=threshold, output=output)
+    foreign = structlog.make_filtering_bound_logger(max(threshold, logging.WARNING))
+    structlog.configure(processors=[_without_text], wrapper_class=foreign, cache_logger_on_first_use=False)
+    root = logging.getLogger()
+    root.handlers[:] = [Gate(trusted)]
+    root.setLevel(max(threshold, logging.WARNING))
+    warnings.showwarning = _show_warning
+    # On an error inside a handler the standard library would print the record, arguments and all.
+    logging.raiseExceptions = False
+
+
+class _Printed(io.TextIOBase):
+    """What takes the place of standard output: a `print` in a tool is a line without its text (O2)."""
+
+    encoding = "utf-8"
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        if text.strip():
+            frame = sys._getframe(1)
+            place = f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}:{frame.f_code.co_name}"
+            fields = Fields(logger=self._name, place=place)
+            if log.payloads:
+                fields["text"] = text
+            log.library(logging.WARNING, **fields)
+        return len(text)
+
+
+def catch_prints() -> None:
+    """Send what anybody prints from now on through the log."""
+    sys.stdout, sys.stderr = _Printed("stdout"), _Printed("stderr")
+
+
+def log_crashes() -> None:
+    """Send uncaught exceptions of any thread through `log.crash`; Python would print their text."""
+    sys.excepthook = lambda _kind, error, _traceback: log.crash(error)
+    sys.unraisablehook = lambda unraisable: log.crash(unraisable.exc_value or RuntimeError())
+    threading.excepthook = lambda crash: log.crash(crash.exc_value or RuntimeError())
+
+
+def install_gate() -> None:
+    """Close the second door before anything else opens it.
+
+    The SDK's server calls `logging.basicConfig`, which does nothing once the root logger has a handler.
+    """
+    if not any(isinstance(handler, Gate) for handler in logging.getLogger().handlers):
+        configure(level="warning")
