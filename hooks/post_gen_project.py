@@ -47,6 +47,8 @@ def prune(project: Path, context: dict[str, Any]) -> None:
         pattern = render(rule, context).strip()
         for path in sorted(project.glob(pattern)) if pattern else ():
             shutil.rmtree(path) if path.is_dir() else path.unlink()
+            if not any(path.parent.iterdir()):
+                path.parent.rmdir()
 
 
 def git(repository: Path, *arguments: str) -> str:

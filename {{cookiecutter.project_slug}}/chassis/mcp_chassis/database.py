@@ -137,8 +137,10 @@ class Database:
 
     async def close(self) -> None:
         """Give back all connections."""
-        if "engine" in vars(self):
-            await vars(self).pop("engine").dispose()
+        kept = vars(self)
+        kept.pop("settings", None)
+        if "engine" in kept:
+            await kept.pop("engine").dispose()
 
 
 async def _claim(connection: AsyncConnection, tenant: str) -> None:

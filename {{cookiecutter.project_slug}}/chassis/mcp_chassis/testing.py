@@ -23,5 +23,8 @@ async def connect(server: Server, *, caller: Caller = LOCAL) -> AsyncIterator[Cl
     """
     settings, _ = load(Settings)
     server.prepare(settings)
-    async with Client(server.speaking_for(caller)) as client:
-        yield client
+    try:
+        async with Client(server.speaking_for(caller)) as client:
+            yield client
+    finally:
+        await server.close()
