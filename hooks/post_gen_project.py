@@ -44,11 +44,10 @@ def render(text: str, context: dict[str, Any], **more: Any) -> str:
 def prune(project: Path, context: dict[str, Any]) -> None:
     """Delete what copier's `_exclude` leaves out."""
     for rule in context["_prune"]:
-        pattern = render(rule, context).strip()
+        # To copier a slash in front means the project's root, where globs begin anyway.
+        pattern = render(rule, context).strip().lstrip("/")
         for path in sorted(project.glob(pattern)) if pattern else ():
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-            if not any(path.parent.iterdir()):
-                path.parent.rmdir()
 
 
 def git(repository: Path, *arguments: str) -> str:

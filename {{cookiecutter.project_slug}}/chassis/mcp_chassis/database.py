@@ -106,8 +106,10 @@ class Database:
             raise NotNow("The database is busy", self.settings.database_acquire_timeout, "database_busy") from None
         finally:
             POOL_ACQUIRE.observe(time.perf_counter() - begun)
-        async with connection:
+        try:
             yield connection
+        finally:
+            await connection.close()
 
     async def _enter_tenant(self, connection: AsyncConnection) -> None:
         request, tenant = requests.current(), requests.current_caller().tenant
