@@ -8,7 +8,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-readonly TEST_COMMANDS=(nginx curl redis-server)
+readonly TEST_COMMANDS=(nginx curl redis-server prometheus)
 readonly MINIMUM_UV="0.8"
 
 say() { printf '\033[2m[setup] %s\033[0m\n' "$*" >&2; }

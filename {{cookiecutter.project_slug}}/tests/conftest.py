@@ -1,8 +1,5 @@
 """What the tests share: the official client, connected to your server in this process."""
 
-{% if cookiecutter.database == "postgres" %}
-import os
-{% endif %}
 from importlib import import_module
 from pathlib import Path
 
@@ -19,15 +16,6 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-{% if cookiecutter.database == "postgres" %}
-@pytest.fixture(autouse=True)
-def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Give each test a database of its own; CI gives PostgreSQL, where tenants are kept apart."""
-    if "MCP_DATABASE_URL" not in os.environ:
-        monkeypatch.setenv("MCP_DATABASE_URL", f"sqlite+aiosqlite:///{tmp_path}/data.db")
-
-
-{% endif %}
 @pytest.fixture
 def server() -> Server:
     """Return your server."""

@@ -28,12 +28,7 @@ async def test_a_tenant_sees_its_own_notes_only(server: Server) -> None:
     async with connect(server, caller=Caller("agent-2", "other", SCOPES)) as client:
         found = await client.call_tool("search_notes", {"query": "secret plan"})
 
-{% if cookiecutter.database == "postgres" %}
-    # SQLite cannot keep tenants apart, so there the second one is refused.
-    assert found.is_error or found.structured_content == {"result": []}
-{% else %}
     assert found.structured_content == {"result": []}
-{% endif %}
 
 
 async def test_a_reader_is_not_shown_what_it_may_not_call(server: Server) -> None:

@@ -12,6 +12,7 @@ Needs the `postgres` extra.
 
 from __future__ import annotations
 
+import asyncio
 import time
 import zlib
 from collections.abc import AsyncIterator
@@ -109,7 +110,7 @@ class Database:
         try:
             yield connection
         finally:
-            await connection.close()
+            await asyncio.shield(connection.close())
 
     async def _enter_tenant(self, connection: AsyncConnection) -> None:
         request, tenant = requests.current(), requests.current_caller().tenant

@@ -228,6 +228,13 @@ class Server(ContractServer):
         """
         self.checks.append(Check(name, ask, **how))
 
+    @property
+    def has_database(self) -> bool:
+        """Whether tools asked for a database."""
+        if self._tools_package is not None:
+            import_tools(self._tools_package)
+        return self._database is not None
+
     def database(self) -> Database:
         """Return the database of `MCP_DATABASE_URL`, checked by `/health` and closed at the end; needs an extra."""
         from mcp_chassis.database import Database

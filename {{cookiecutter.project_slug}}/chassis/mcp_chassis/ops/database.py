@@ -50,6 +50,8 @@ def _alembic(server: Server, name: str, *arguments: str) -> None:
     run(server, work)
     try:
         from alembic import command
+        from alembic.util import CommandError
+        from sqlalchemy.exc import SQLAlchemyError
 
         from mcp_chassis.migrations import FOLDER, configuration
     except ImportError:
@@ -59,4 +61,9 @@ def _alembic(server: Server, name: str, *arguments: str) -> None:
         tell(f"there is no folder {FOLDER}/ here: run this in the root of the project")
         raise typer.Exit(Impossible.exit_code)
     url = found[0].database_url_of_owner
-    getattr(command, name)(configuration(url, server_url=found[0].database_url_in_use), *arguments)
+    try:
+        getattr(command, name)(configuration(url, server_url=found[0].database_url_in_use), *arguments)
+    except (CommandError, OSError, SQLAlchemyError) as error:
+        tell(f"the database did not do it: {getattr(error, 'orig', None) or error}")
+        raise typer.Exit(Impossible.exit_code) from None
+    tell(f"{name}: done")
