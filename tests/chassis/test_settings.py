@@ -61,16 +61,22 @@ def test_S1_good_value_is_taken_as_it_is_meant(
 
 
 @pytest.mark.parametrize(
-    "url", ["postgresql+asyncpg://u:p@db:5432/notes", "postgresql://db/notes", "sqlite+aiosqlite:///notes.db"]
+    ("url", "used"),
+    [
+        ("postgresql+asyncpg://u:p@db:5432/notes", "postgresql+asyncpg://u:p@db:5432/notes"),
+        ("postgresql://db/notes", "postgresql+asyncpg://db/notes"),
+        ("postgres://u:p@db/postgres", "postgresql+asyncpg://u:p@db/postgres"),
+        ("sqlite+aiosqlite:///notes.db", "sqlite+aiosqlite:///notes.db"),
+    ],
 )
-def test_S1_secret_may_be_given_as_a_file(url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_S1_secret_may_be_given_as_a_file(url: str, used: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "url").write_text(f"{url}\n")
     given(monkeypatch, f"MCP_DATABASE_URL_FILE={tmp_path / 'url'}")
 
     settings, _ = load(Settings)
 
     assert settings.database_url is not None
-    assert settings.database_url.get_secret_value() == url
+    assert settings.database_url.get_secret_value() == settings.database_url_in_use == used
     assert url not in repr(settings)
 
 

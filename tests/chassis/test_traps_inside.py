@@ -56,7 +56,7 @@ async def test_O2_trap_9_crash_writes_its_text_into_the_log_of_the_stock_server_
     assert "an argument" in theirs.getvalue()
     assert SECRET not in ours.getvalue()
     assert "an argument" not in ours.getvalue()
-    assert '"exception_type": "RuntimeError"' in ours.getvalue()
+    assert '"exception_type":"RuntimeError"' in ours.getvalue()
 
 
 LOGGING_PROBE = """
@@ -169,4 +169,4 @@ async def test_O5_trap_17_name_of_a_stranger_names_a_span_of_the_stock_server_on
     assert any(STRANGER in text for text in theirs)
     assert not any(STRANGER in text for text in recorder.kept)
     assert STRANGER not in log.getvalue()
-    assert '"tool_name": "unknown"' in log.getvalue()
+    assert '"tool_name":"unknown"' in log.getvalue()
