@@ -15,6 +15,7 @@ from mcp_chassis.deadline import DeadlinePassed, within
 from mcp_chassis.errors import NotNow, failure, is_cancellation, own_error, retry_meta, violations, writable
 from mcp_chassis.request import Status
 from mcp_chassis.telemetry.logging import log
+from mcp_chassis.telemetry.tracing import span
 
 _CLIENT_REFUSED: Final = frozenset({METHOD_NOT_FOUND, INVALID_REQUEST})
 """What a client answers to a question it does not know; a tool never means its own caller by these."""
@@ -34,7 +35,8 @@ async def answered(name: str, seconds: float, call: Coroutine[Any, Any, Result])
         MCPError: If the tool itself answers with a protocol error.
     """
     try:
-        return writable(await within(seconds, call))
+        with span("tool", tool=name):
+            return writable(await within(seconds, call))
     except DeadlinePassed:
         longest = f"{seconds:g} s, the longest it may take"
         return refused("timeout", f"{name} was stopped after {longest}; ask for less", "timeout")
