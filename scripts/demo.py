@@ -22,6 +22,7 @@ from typing import Any, Final
 
 import anyio
 import copier
+import httpx2
 from mcp import Client
 from mcp_types import TextContent
 
@@ -172,6 +173,18 @@ def show_stream(url: str) -> None:
     expect("one by one, not in a batch", holds=arrivals[2] - arrivals[0] > 0.8)
 
 
+def show_metrics(url: str) -> None:
+    """Show the numbers of the calls that were made."""
+    lines = httpx2.get(url.removesuffix("/mcp") + "/metrics", timeout=PATIENCE).text.splitlines()
+    for line in lines:
+        if line.startswith(("mcp_tool_calls_total{", "mcp_progress_calls_total{", "mcp_active_sessions ")):
+            say(line)
+    expect(
+        "the refused calls count as such", holds='mcp_tool_calls_total{status="rejected",tool="add_note"} 2.0' in lines
+    )
+    expect("no note is a label", holds=not any("Written in" in line for line in lines))
+
+
 def main() -> int:
     """Run the demo; return its exit code."""
     try:
@@ -201,10 +214,12 @@ def demonstrate(project: Path) -> None:
         heading("What the server wrote about that call")
         while (line := server.wait_for("tool_called"))["tool_name"] != "countdown":
             pass
-        say(json.dumps(line))
+        say(json.dumps(line, separators=(",", ":")))
         whole = "".join(server.output)
         expect(f"{whole.count('tool_called')} calls are in the log", holds=whole.count('"tool_called"') == 7)
         expect("no note is: arguments and results never get there", holds="Written in" not in whole)
+        heading("What /metrics says")
+        show_metrics(server.url)
         heading("The end")
     finally:
         code = server.stop()
