@@ -75,9 +75,11 @@ class Negotiation:
             return
         decline = partial(send_inside, self._app, scope)
         answer: Answer = AsJson(send, decline=decline) if wanted == "json" else AsEvents(send, wrap=wanted == "events")
-        with anyio.move_on_after(self._deadline) as deadline, open_call(counted=message.tool is not None):
-            await self._app(scope, receive, answer)
-        end = "was stopped: it took too long" if deadline.cancelled_caught else "ended without an answer"
-        text = f"The call {end}; quote request {request.id} when you report it"
-        error = {"code": INTERNAL_ERROR, "message": text, "data": {"requestId": request.id}}
-        await answer.complete({"jsonrpc": "2.0", "id": message.id, "error": error})
+        with open_call(counted=message.tool is not None):
+            with anyio.move_on_after(self._deadline) as deadline:
+                await self._app(scope, receive, answer)
+            end = "was stopped: it took too long" if deadline.cancelled_caught else "ended without an answer"
+            text = f"The call {end}; quote request {request.id} when you report it"
+            error = {"code": INTERNAL_ERROR, "message": text, "data": {"requestId": request.id}}
+            # Watched too: a client that does not read keeps it from ending.
+            await answer.complete({"jsonrpc": "2.0", "id": message.id, "error": error})

@@ -54,8 +54,8 @@ def recorded(service: str, operation: str) -> Iterator[Outcome]:
 def record(service: str, operation: str, seconds: float, status: str, *, failed: bool) -> None:
     """Write down a call that is over; the parameters are those of `recorded` and `Outcome`."""
     DOWNSTREAM_DURATION.labels(service).observe(seconds)
-    if failed:
-        DOWNSTREAM_ERRORS.labels(service).inc()
+    # By 0 where it succeeded: without a series nobody can see that there are no errors.
+    DOWNSTREAM_ERRORS.labels(service).inc(int(failed))
     request = requests.current()
     if request is not None and len(request.downstream_calls) < _LONGEST_LIST:
         request.downstream_calls.append(

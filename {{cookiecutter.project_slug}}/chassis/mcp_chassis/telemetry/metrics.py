@@ -93,7 +93,8 @@ def _duration(tool: str) -> Histogram:
 
 @lru_cache(maxsize=4096)
 def _progress(tool: str, notified: str) -> Counter:
-    return PROGRESS_CALLS.labels(tool, notified)
+    # Both from the start: Prometheus cannot see the first rise of a series that is born with it.
+    return {answer: PROGRESS_CALLS.labels(tool, answer) for answer in ("yes", "no")}[notified]
 
 
 def metrics_route() -> Route:
