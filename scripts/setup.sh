@@ -8,7 +8,8 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-readonly TEST_COMMANDS=(nginx curl redis-server prometheus)
+readonly POSTGRES=postgresql
+readonly TEST_COMMANDS=(nginx curl redis-server prometheus "$POSTGRES")
 readonly MINIMUM_UV="0.8"
 
 say() { printf '\033[2m[setup] %s\033[0m\n' "$*" >&2; }
@@ -54,7 +55,12 @@ set -eu
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 quietly() { "$@" >"$log" 2>&1 </dev/null || { cat "$log"; exit 1; }; }
-# The tests start their own nginx; the package must not start one on port 80.
+# The tests start their own servers; the packages must not start one on port 80, nor make a cluster of PostgreSQL.
+clusters=/etc/postgresql-common/createcluster.conf
+if [ ! -e "$clusters" ]; then
+  mkdir -p "${clusters%/*}"
+  printf 'create_main_cluster = false\n' >"$clusters"
+fi
 policy=/usr/sbin/policy-rc.d
 if [ ! -e "$policy" ]; then
   trap 'rm -f "$log" "$policy"' EXIT
@@ -101,8 +107,12 @@ sync_environment() {
 provide_commands() {
   local missing=() name
   for name in "$@"; do
-    command -v "$name" >/dev/null || missing+=("$name")
+    [ "$name" = "$POSTGRES" ] || command -v "$name" >/dev/null || missing+=("$name")
   done
+  # Debian keeps its programs off PATH.
+  if [[ " $* " == *" $POSTGRES "* ]] && ! compgen -G "/usr/lib/$POSTGRES/*/bin/initdb" >/dev/null; then
+    command -v initdb >/dev/null || missing+=("$POSTGRES")
+  fi
   [ ${#missing[@]} = 0 ] || install_packages "${missing[@]}"
 }
 

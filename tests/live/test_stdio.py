@@ -91,8 +91,10 @@ async def test_T6_tool_that_prints_does_not_break_the_protocol(era: Era, extende
 
     assert getattr(printed.content[0], "text", None) == "printed"
     assert not after.is_error
-    strays = [line for line in (tmp_path / "log").read_text().splitlines() if not line.startswith("{")]
-    assert len(strays) == 5, "each way to print ends on standard error"
+    text = (tmp_path / "log").read_text()
+    lines = [json.loads(line) for line in text.splitlines()]
+    assert {line["logger"] for line in lines if line["event"] == "library_record"} == {"stdout"}
+    assert CANARY not in text
 
 
 @eras

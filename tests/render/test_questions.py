@@ -82,6 +82,7 @@ BAD = [
     ("tool_timeout", "2m", "120"),
     ("tool_timeout", "0120", "120"),
     ("edge", "apache", "nginx"),
+    ("database", "sqlite", "postgres"),
 ]
 
 GOOD = [

@@ -51,6 +51,12 @@ class Postgres:
         return f"postgresql://{role}:{role}@127.0.0.1:{self.port}/{DATABASE}"
 
     @property
+    def pid(self) -> int:
+        """Its first process."""
+        assert self._process is not None, "PostgreSQL does not run"
+        return self._process.pid
+
+    @property
     def log(self) -> str:
         """What it wrote: every statement with the application's name."""
         return (self._folder / "log").read_text(encoding="utf-8")

@@ -18,7 +18,7 @@ async def test_a_note_is_found_by_its_text(server: Server) -> None:
         found = await client.call_tool("search_notes", {"query": "EDGE LISTENS"})
 
     assert found.structured_content is not None
-    assert [note["text"] for note in found.structured_content["result"]] == ["The edge listens on 8443"]
+    assert found.structured_content["result"][0]["text"] == "The edge listens on 8443"
 
 
 async def test_a_tenant_sees_its_own_notes_only(server: Server) -> None:

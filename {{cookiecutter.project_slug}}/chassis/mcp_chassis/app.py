@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from functools import partial
+from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 from mcp.server.streamable_http_manager import StreamableHTTPASGIApp, StreamableHTTPSessionManager
@@ -32,6 +33,17 @@ from mcp_chassis.state.store import Store
 from mcp_chassis.telemetry.logging import log
 from mcp_chassis.telemetry.metrics import BUILD, LONGEST_CALL, metrics_route
 
+if TYPE_CHECKING:
+    from fastapi.telemetry import TelemetryConfig  # not in all versions that run
+
+_NO_TELEMETRY: TelemetryConfig = {
+    "tracing": False,
+    "metrics": False,
+    "logs": False,
+    "operation_spans": False,
+    "auto_configure": False,
+}
+"""FastAPI's own spans carry the query string and client-chosen paths; ours do not (O2, O7)."""
 _EXPOSED = ("Mcp-Session-Id", "WWW-Authenticate", "Retry-After", "X-Request-ID")
 
 
@@ -93,7 +105,9 @@ def build_app(
         closing=[store.close, server.close],
         on_failure=on_failure,
     )
-    app = FastAPI(title=server.name, lifespan=lifespan, openapi_url=None, redirect_slashes=False)
+    app = FastAPI(
+        title=server.name, lifespan=lifespan, openapi_url=None, redirect_slashes=False, telemetry=_NO_TELEMETRY
+    )
     app.include_router(health.routes())
     app.router.routes += [metrics_route(), *_metadata(server, settings)]
     # A Route, not a mount: a mount answers /mcp with a redirect that clients do not follow.

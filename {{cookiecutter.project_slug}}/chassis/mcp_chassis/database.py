@@ -35,6 +35,8 @@ from mcp_chassis.telemetry.downstream import record
 from mcp_chassis.telemetry.metrics import POOL_ACQUIRE, POOL_EXHAUSTED, POOL_IN_USE, POOL_PENDING
 from mcp_chassis.telemetry.tracing import span
 
+_CONNECT_SECONDS: Final = 3.0
+"""What a new connection may take, and the proof that an old one still answers."""
 _LONGEST_NAME: Final = 63
 """What PostgreSQL keeps of an application_name."""
 _BEGIN: Final = text(
@@ -69,13 +71,17 @@ class Database:
     def engine(self) -> AsyncEngine:
         """The engine, watched."""
         url = self.settings.database_url_in_use
+        server = not url.startswith("sqlite")
+        # PostgreSQL ends slow statements itself; these are for one that hangs and keeps no time.
+        bounds = {"timeout": _CONNECT_SECONDS, "command_timeout": self.settings.database_statement_timeout + 1}
         engine = create_async_engine(
             url,
+            connect_args=bounds if server else {},
             poolclass=AsyncAdaptedQueuePool,
             pool_size=self.settings.database_pool_size,
             max_overflow=self.settings.database_pool_overflow,
             pool_timeout=self.settings.database_acquire_timeout,
-            pool_pre_ping=not url.startswith("sqlite"),
+            pool_pre_ping=server,
             pool_recycle=1800,
             hide_parameters=True,
         )
@@ -98,13 +104,18 @@ class Database:
 
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[AsyncConnection]:
-        begun = time.perf_counter()
+        begun, patience = time.perf_counter(), self.settings.database_acquire_timeout
         try:
             with span("database.acquire"), POOL_PENDING.track_inprogress():
-                connection = await self.engine.connect()
+                async with asyncio.timeout(patience + _CONNECT_SECONDS):
+                    connection = await self.engine.connect()
         except NoConnection:
             POOL_EXHAUSTED.inc()
-            raise NotNow("The database is busy", self.settings.database_acquire_timeout, "database_busy") from None
+            raise NotNow("The database is busy", patience, "database_busy") from None
+        except (OSError, TimeoutError) as error:
+            # No statement was sent, so no event of SQLAlchemy tells of it.
+            record("database", "connect", time.perf_counter() - begun, type(error).__name__, failed=True)
+            raise
         finally:
             POOL_ACQUIRE.observe(time.perf_counter() - begun)
         try:
@@ -118,7 +129,8 @@ class Database:
             await _claim(connection, tenant)
             return
         given = {
-            "tenant": tenant,
+            # The local caller is whom stdio speaks for, not whom a task outside of every call does.
+            "tenant": "" if request is None else tenant,
             "request": ("" if request is None else request.id)[:_LONGEST_NAME],
             "timeout": str(round(self.settings.database_statement_timeout * 1000)),
         }
@@ -175,9 +187,25 @@ def instrument(engine: AsyncEngine, service: str = "database") -> None:
 
     @event.listens_for(inside, "handle_error")
     def fail(error: Any) -> None:
+        if error.is_pre_ping:
+            return  # a kept connection that died is replaced, and nobody's call failed
         started = getattr(error.execution_context, "_mcp_started", None)
         seconds = 0.0 if started is None else time.perf_counter() - started
-        record(service, error.statement or "", seconds, type(error.original_exception).__name__, failed=True)
+        # The driver's own error is the cause; SQLAlchemy's adapter calls nearly all of them Error.
+        reason = error.original_exception.__cause__ or error.original_exception
+        record(service, error.statement or "", seconds, type(reason).__name__, failed=True)
 
-    event.listen(inside, "checkout", lambda *_: POOL_IN_USE.inc())
-    event.listen(inside, "checkin", lambda *_: POOL_IN_USE.dec())
+    held: set[object] = set()
+
+    @event.listens_for(inside, "checkout")
+    def take(_connection: Any, place: Any, _proxy: Any) -> None:
+        if place not in held:
+            held.add(place)
+            POOL_IN_USE.inc()
+
+    @event.listens_for(inside, "checkin")
+    def give_back(_connection: Any, place: Any) -> None:
+        # A connection that was not to be had is given back without having been taken.
+        if place in held:
+            held.discard(place)
+            POOL_IN_USE.dec()

@@ -63,8 +63,9 @@ class _Transport(httpx2.AsyncBaseTransport):
         current = requests.current()
         if current is not None:
             request.headers.setdefault("X-Request-ID", current.id)
-        request.headers.update(trace_headers())
-        attempts = _ATTEMPTS if request.method in _IDEMPOTENT else 1
+        # A body that is made while it is sent can be sent once.
+        again = request.method in _IDEMPOTENT and isinstance(request.stream, httpx2.ByteStream)
+        attempts = _ATTEMPTS if again else 1
         try:
             async for attempt in stamina.retry_context(
                 on=(_Again, httpx2.TransportError), attempts=attempts, timeout=None, wait_initial=0.05, wait_max=1.0
@@ -74,24 +75,25 @@ class _Transport(httpx2.AsyncBaseTransport):
                     if response.status_code in _WORTH_ANOTHER_TRY and attempt.num < attempts:
                         await response.aclose()
                         raise _Again(response)
-        except _Again as again:
-            response = again.response
+        except _Again as last:
+            response = last.response
         return response
 
     async def _once(self, request: httpx2.Request) -> httpx2.Response:
-        self._breaker.enter()
+        period = self._breaker.enter()
         with recorded(self._service, f"{request.method} {request.url.path}") as outcome:
             try:
+                request.headers.update(trace_headers())
                 response = await self._inner.handle_async_request(request)
             except Exception:
-                self._breaker.leave(failed=True)
+                self._breaker.leave(period, failed=True)
                 raise
             except BaseException:
-                self._breaker.abandon()
+                self._breaker.abandon(period)
                 raise
             outcome.status = str(response.status_code)
             outcome.failed = response.status_code >= httpx2.codes.INTERNAL_SERVER_ERROR
-            self._breaker.leave(failed=outcome.failed)
+            self._breaker.leave(period, failed=outcome.failed)
             return response
 
     async def aclose(self) -> None:

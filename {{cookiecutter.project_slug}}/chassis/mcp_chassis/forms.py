@@ -105,14 +105,19 @@ def state_url(value: SecretStr) -> SecretStr:
 
 def database_url(value: SecretStr) -> SecretStr:
     """Admit PostgreSQL, or SQLite for development; return the spelling that SQLAlchemy knows."""
-    parts = urlsplit(value.get_secret_value())
-    server = parts.scheme in ("postgresql", "postgresql+asyncpg", "postgres") and bool(parts.hostname)
-    if not server and not value.get_secret_value().startswith("sqlite+aiosqlite:///"):
+    text = value.get_secret_value()
+    try:
+        parts = urlsplit(text)
+        known = parts.scheme in ("postgresql", "postgresql+asyncpg", "postgres")
+        server = known and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        server = False
+    if not server and not text.startswith("sqlite+aiosqlite:///"):
         raise ValueError(
             "must be postgresql+asyncpg://user:password@host:5432/name or sqlite+aiosqlite:///path/to/file"
         )
     if server:
-        return SecretStr(value.get_secret_value().replace(f"{parts.scheme}://", "postgresql+asyncpg://", 1))
+        return SecretStr(f"postgresql+asyncpg://{text.partition('://')[2]}")
     return value
 
 

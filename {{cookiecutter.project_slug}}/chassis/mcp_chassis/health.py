@@ -12,6 +12,7 @@ import anyio
 from fastapi import APIRouter
 from starlette.responses import JSONResponse
 
+from mcp_chassis.telemetry.logging import declared_type
 from mcp_chassis.telemetry.metrics import CHECK_STATUS, DRAINING
 
 Status = Literal["healthy", "degraded", "unhealthy"]
@@ -55,15 +56,15 @@ class Check:
 
     async def run(self) -> None:
         """Ask once."""
-        begun = time.monotonic()
-        self.latency, self.error = None, None
+        begun, found = time.monotonic(), None
         try:
             with anyio.fail_after(self.timeout):
                 if await self.ask() is False:
-                    self.error = "NoAnswer"
+                    found = "NoAnswer"
         except Exception as error:
-            self.error = type(error).__name__
-        self.asked_at = time.monotonic()
+            found = declared_type(error).__name__
+        # All at once: while a check asks, its last result is told whole.
+        self.error, self.asked_at = found, time.monotonic()
         self.latency = self.asked_at - begun
         broken: Status = "unhealthy" if self.required else "degraded"
         self.status = broken if self.error else "degraded" if self.latency > self.slow else "healthy"

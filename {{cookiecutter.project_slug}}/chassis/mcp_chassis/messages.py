@@ -87,7 +87,13 @@ class Messages:
             log.crash(error)
             raise MCPError.from_error_data(unexpected(request)) from None
         finally:
-            self._write(ctx, request, method, time.perf_counter() - started)
+            self._finish(ctx, request, method, time.perf_counter() - started)
+
+    def _finish(self, ctx: ServerRequestContext[Any, Any], request: Request, method: str, seconds: float) -> None:
+        try:
+            self._write(ctx, request, method, seconds)
+        except Exception as error:
+            log.crash(error)  # counting and writing must not cost the caller the answer (E2)
 
     def _write(self, ctx: ServerRequestContext[Any, Any], request: Request, method: str, seconds: float) -> None:
         fields = Fields(method=method, duration_ms=round(seconds * 1000, 3), status=request.status)

@@ -43,7 +43,6 @@ def serve(server: Server) -> None:
         ConfigurationError: If the environment does not make this server, or its port is taken.
     """
     settings = start(server, stream=sys.stdout)
-    catch_prints()
     stop_tracing = start_tracing(server.name, server.version)
     failed = False
 
@@ -65,6 +64,8 @@ def serve(server: Server) -> None:
         proxy_headers=False,
     )
     process = _Process(config, on_start=lambda: announce(server, settings, listener))
+    # Not before every problem of the configuration could still be told in words.
+    catch_prints()
     process.run(sockets=[listener])
     stop_tracing()
     log.info("server_stopped")

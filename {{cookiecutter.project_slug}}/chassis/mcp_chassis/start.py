@@ -9,7 +9,7 @@ from mcp_chassis.environment import ServerSettings, load, unknown_variables
 from mcp_chassis.request import Caller
 from mcp_chassis.server import Server
 from mcp_chassis.settings import Settings
-from mcp_chassis.telemetry.gate import configure, log_crashes
+from mcp_chassis.telemetry.gate import configure, log_crashes, own_stream
 from mcp_chassis.telemetry.logging import log
 
 
@@ -22,6 +22,7 @@ def start(server: Server, *, stream: TextIO) -> Settings:
     settings, own = load(Settings, *server.own_settings)
     for loaded in own:
         ServerSettings.use(loaded)
+    stream = own_stream(stream)
     configure(
         style=settings.log_format or _style(settings, stream),
         level=settings.log_level,

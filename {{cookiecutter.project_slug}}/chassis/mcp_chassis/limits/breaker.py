@@ -36,26 +36,30 @@ class Breaker:
         self._ratio, self._minimum, self._window, self._pause = ratio, minimum, window, pause
         self._outcomes: deque[tuple[float, bool]] = deque(maxlen=_MOST_OUTCOMES)
         self._opened_at = 0.0
+        self._period = 0
         self.state: State = "closed"
         BREAKER_STATE.labels(service).set(0)
 
-    def enter(self) -> None:
-        """Let a call begin.
+    def enter(self) -> int:
+        """Let a call begin, and return what it gives back when it ends.
 
         Raises:
             NotNow: If it is open, or half open and another call is trying.
         """
         if self.state == "closed":
-            return
+            return self._period
         left = self._opened_at + self._pause - time.monotonic()
-        if self.state == "half_open" or left > 0:
+        if left > 0:
             raise NotNow(f"{self._service} is failing and is left alone for now", max(left, 1.0), "breaker_open")
         # A trial that never ends must not keep it half open for ever: the next may try after another pause.
         self._opened_at = time.monotonic()
         self._become("half_open")
+        return self._period
 
-    def leave(self, *, failed: bool) -> None:
-        """Note how the call ended."""
+    def leave(self, period: int, *, failed: bool) -> None:
+        """Note how the call ended that began in `period`; of a service's past it tells nothing any more."""
+        if period != self._period:
+            return
         now = time.monotonic()
         if self.state == "half_open":
             self._outcomes.clear()
@@ -67,16 +71,17 @@ class Breaker:
             self._outcomes.popleft()
         failures = sum(bad for _, bad in self._outcomes)
         enough = len(self._outcomes) >= self._minimum
-        if self.state == "closed" and enough and failures >= self._ratio * len(self._outcomes):
+        if enough and failures >= self._ratio * len(self._outcomes):
             self._opened_at = now
             self._become("open")
 
-    def abandon(self) -> None:
+    def abandon(self, period: int) -> None:
         """Note that the call was cancelled: that says nothing about the service."""
-        if self.state == "half_open":
+        if period == self._period and self.state == "half_open":
             self._become("open")
 
     def _become(self, state: State) -> None:
         self.state = state
+        self._period += 1
         BREAKER_STATE.labels(self._service).set(_NUMBERS[state])
         log.warning("breaker_changed", service=self._service, state=state)

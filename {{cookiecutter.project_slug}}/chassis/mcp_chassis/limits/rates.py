@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Final, TypeVar
 
 _NUMBER: Final = r"\d{1,6}(?:\.\d{1,3})?"
-_RATE: Final = re.compile(rf"({_NUMBER})/([1-9]\d{{0,5}})")
+_RATE: Final = re.compile(f"({_NUMBER})" + r"/([1-9]\d{0,5})")
 _UNITS: Final = re.compile(r"[1-9]\d{0,8}")
 _LARGEST: Final = 100_000
 

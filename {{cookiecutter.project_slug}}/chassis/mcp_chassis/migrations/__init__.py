@@ -16,7 +16,8 @@ from sqlalchemy.engine import make_url
 
 FOLDER: Final = Path("migrations")
 _ROLE: Final = "MCP_SERVER_ROLE"
-_TENANT: Final = "current_setting('app.tenant', true)"
+_TENANT: Final = "nullif(current_setting('app.tenant', true), '')"
+"""No tenant is nobody: a row for it can be neither written nor seen."""
 
 
 def tenant_column() -> Column[str]:

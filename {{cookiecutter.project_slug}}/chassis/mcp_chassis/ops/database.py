@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from mcp_chassis.environment import ConfigurationError, Problem
 from mcp_chassis.ops.running import Impossible, run, tell
 from mcp_chassis.server import Server
 from mcp_chassis.settings import Settings
@@ -45,12 +46,17 @@ def _alembic(server: Server, name: str, *arguments: str) -> None:
     found: list[Settings] = []
 
     async def work(settings: Settings, _store: Store) -> None:
+        production = settings.environment == "production"
+        if settings.database_url is None and (production or settings.database_migration_url is not None):
+            rule = "is required: its role is the one that migrations let at the tables"
+            raise ConfigurationError([Problem("MCP_DATABASE_URL", None, rule)])
         found.append(settings)
 
     run(server, work)
     try:
         from alembic import command
         from alembic.util import CommandError
+        from asyncpg import InterfaceError, PostgresError  # type: ignore[import-untyped]
         from sqlalchemy.exc import SQLAlchemyError
 
         from mcp_chassis.migrations import FOLDER, configuration
@@ -63,7 +69,7 @@ def _alembic(server: Server, name: str, *arguments: str) -> None:
     url = found[0].database_url_of_owner
     try:
         getattr(command, name)(configuration(url, server_url=found[0].database_url_in_use), *arguments)
-    except (CommandError, OSError, SQLAlchemyError) as error:
+    except (CommandError, InterfaceError, OSError, PostgresError, SQLAlchemyError) as error:
         tell(f"the database did not do it: {getattr(error, 'orig', None) or error}")
         raise typer.Exit(Impossible.exit_code) from None
     tell(f"{name}: done")

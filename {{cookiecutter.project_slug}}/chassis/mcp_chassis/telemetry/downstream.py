@@ -12,6 +12,7 @@ from typing import Final
 
 from mcp_chassis import request as requests
 from mcp_chassis.request import DownstreamCall
+from mcp_chassis.telemetry.logging import declared_type
 from mcp_chassis.telemetry.metrics import DOWNSTREAM_DURATION, DOWNSTREAM_ERRORS
 from mcp_chassis.telemetry.tracing import span
 
@@ -45,7 +46,7 @@ def recorded(service: str, operation: str) -> Iterator[Outcome]:
         with span("downstream", service=service, operation_hash=_hashed(operation)):
             yield outcome
     except BaseException as error:
-        outcome.status, outcome.failed = type(error).__name__, isinstance(error, Exception)
+        outcome.status, outcome.failed = declared_type(error).__name__, isinstance(error, Exception)
         raise
     finally:
         record(service, operation, time.perf_counter() - started, outcome.status, failed=outcome.failed)

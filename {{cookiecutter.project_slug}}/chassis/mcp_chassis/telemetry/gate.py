@@ -7,17 +7,20 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 import sys
 import threading
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal, TextIO
+from typing import Final, Literal, TextIO
 
 import structlog
 from structlog.typing import EventDict
 
 from mcp_chassis.telemetry.logging import Fields, Level, error_fields, log, open_log
+
+_LONGEST_PIECE: Final = 65_536
 
 
 class Gate(logging.Handler):
@@ -42,11 +45,18 @@ class Gate(logging.Handler):
         if trusted and isinstance(record.msg, str):
             fields["template"] = record.msg
         if log.payloads:
-            fields["text"] = record.getMessage()
+            fields["text"] = _message(record)
         log.library(record.levelno, **fields)
 
     def _trusted_part(self, name: str) -> str | None:
         return next((known for known in self._trusted if name == known or name.startswith(f"{known}.")), None)
+
+
+def _message(record: logging.LogRecord) -> str:
+    try:
+        return record.getMessage()
+    except Exception:  # a template that its arguments do not fit
+        return str(record.msg)
 
 
 def module_part(name: str) -> str:
@@ -129,9 +139,32 @@ class _Printed(io.TextIOBase):
         return len(text)
 
 
+def own_stream(stream: TextIO) -> TextIO:
+    """Return a stream to the same place that `catch_prints` does not divert."""
+    try:
+        descriptor = os.dup(stream.fileno())
+    except (OSError, ValueError):  # in memory, or closed
+        return stream
+    return os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace")
+
+
 def catch_prints() -> None:
-    """Send what anybody prints from now on through the log."""
+    """Send what anybody prints from now on through the log, child processes and C code included."""
+    for descriptor, name in ((1, "stdout"), (2, "stderr")):
+        reading, writing = os.pipe()
+        os.dup2(writing, descriptor)
+        os.close(writing)
+        threading.Thread(target=_drain, args=(reading, name), name=f"printed-{name}", daemon=True).start()
     sys.stdout, sys.stderr = _Printed("stdout"), _Printed("stderr")
+
+
+def _drain(reading: int, name: str) -> None:
+    """Write a line without its text for each piece that a descriptor was sent."""
+    while piece := os.read(reading, _LONGEST_PIECE):
+        fields = Fields(logger=name)
+        if log.payloads:
+            fields["text"] = piece.decode("utf-8", "replace")
+        log.library(logging.WARNING, **fields)
 
 
 def log_crashes() -> None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
+import threading
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Literal, TextIO, TypedDict, Unpack
@@ -129,6 +131,26 @@ _ALLOWED: Final = ("timestamp", "level", "event", *Fields.__annotations__, *_REQ
 """In the order in which a line shows them."""
 
 
+class _Output:
+    """Where lines go, one write each.
+
+    Not structlog's loggers: one looks `sys.stdout` up anew and finds the gate, and both hold a lock that a thread
+    cannot take twice, so that a finalizer that fails while a line is written would stop the server for ever.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._lock = threading.RLock()
+
+    def msg(self, line: str) -> None:
+        """Write one line."""
+        with self._lock:
+            self._stream.write(line + "\n")
+            self._stream.flush()
+
+    debug = info = warning = error = critical = msg
+
+
 class Log:
     """The only logger of the chassis."""
 
@@ -174,9 +196,21 @@ class Log:
 log: Final = Log()
 
 
+def declared_type(error: BaseException) -> type:
+    """Return the exception's type, or the nearest base that a module holds: the name of another may be an argument."""
+    return next(kind for kind in type(error).__mro__ if _in_its_module(kind))
+
+
+def _in_its_module(kind: type) -> bool:
+    found: object = sys.modules.get(kind.__module__)
+    for name in kind.__qualname__.split("."):
+        found = getattr(found, name, None)
+    return found is kind
+
+
 def type_name(error: BaseException) -> str:
     """Return the exception's type as `module.Name`."""
-    kind = type(error)
+    kind = declared_type(error)
     return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
 
 
@@ -219,7 +253,7 @@ def open_log(*, style: Literal["json", "console"], threshold: int, output: TextI
         *renderers,
     ]
     filtering = structlog.make_filtering_bound_logger(threshold)
-    log.write_to(structlog.wrap_logger(structlog.PrintLogger(output), processors=ours, wrapper_class=filtering))
+    log.write_to(structlog.wrap_logger(_Output(output), processors=ours, wrapper_class=filtering))
 
 
 def _as_json(event: EventDict, **_options: object) -> str:

@@ -16,6 +16,7 @@ from opentelemetry.trace import Status, StatusCode
 
 from mcp_chassis import request as requests
 from mcp_chassis.environment import ConfigurationError, Problem
+from mcp_chassis.telemetry.logging import declared_type
 
 _ENDPOINT: Final = "OTEL_EXPORTER_OTLP_ENDPOINT"
 _tracer: Final = trace.get_tracer("mcp_chassis")
@@ -46,7 +47,7 @@ def _recorded(name: str, parent: str | None, attributes: Mapping[str, str | int 
         try:
             yield found
         except BaseException as error:
-            found.set_status(Status(StatusCode.ERROR, type(error).__name__))
+            found.set_status(Status(StatusCode.ERROR, declared_type(error).__name__))
             raise
 
 
