@@ -81,26 +81,42 @@ class Ownership:
     async def _open(self, request: Request, scope: Scope, receive: Receive, send: Send) -> None:
         place = place_for(request.caller, self._places, "sessions", _RETRY_AFTER)
 
+        last: Message | None = None
+
         async def registering(message: Message) -> None:
+            nonlocal last
             # The client may use the session as soon as it has seen this header.
             if message["type"] == "http.response.start" and (session_id := _session_id(message)) is not None:
                 request.session_id = session_id
                 self._sessions[session_id] = _Session(request.caller, scope, time.monotonic(), held, requests=1)
                 held.enter_context(place or nullcontext())
+            if message["type"] == "http.response.body" and not message.get("more_body", False):
+                # Held until a session that failed has given its place back: the next attempt may follow at once.
+                last = message
+                return
             await send(message)
 
         held = ExitStack()
-        with place or nullcontext():
-            try:
-                await self._app(scope, receive, registering)
-            finally:
-                session = self._sessions.get(request.session_id or "")
-                if session is not None and request.session_id is not None:
-                    session.requests -= 1
-                    if request.initialized:
-                        log.info("session_opened", sessions=self.count)
-                    else:
-                        await self._end(request.session_id, "not_initialized")
+        try:
+            with place or nullcontext():
+                try:
+                    await self._app(scope, receive, registering)
+                finally:
+                    await self._settle(request)
+        finally:
+            if last is not None:
+                await send(last)
+
+    async def _settle(self, request: Request) -> None:
+        """Keep the session that an `initialize` opened, or end it."""
+        session = self._sessions.get(request.session_id or "")
+        if session is None or request.session_id is None:
+            return
+        session.requests -= 1
+        if request.initialized:
+            log.info("session_opened", sessions=self.count)
+        else:
+            await self._end(request.session_id, "not_initialized")
 
     async def _continue(self, session_id: str, request: Request, scope: Scope, receive: Receive, send: Send) -> None:
         session = self._sessions.get(session_id)

@@ -8,9 +8,12 @@ from dataclasses import dataclass
 from typing import ClassVar, Final, TypeVar
 
 _NUMBER: Final = r"\d{1,6}(?:\.\d{1,3})?"
-_RATE: Final = re.compile(rf"({_NUMBER})/([1-9]\d{{0,5}})")
+_WHOLE: Final = r"[1-9]\d{0,5}"
+_RATE: Final = re.compile(f"({_NUMBER})/({_WHOLE})")
 _UNITS: Final = re.compile(r"[1-9]\d{0,8}")
 _LARGEST: Final = 100_000
+_LONGEST: Final = 6_000_000_000
+"""Seconds after which a used up burst is whole again: beyond them Lua's numbers are not exact to the microsecond."""
 
 _Value = TypeVar("_Value")
 
@@ -35,7 +38,8 @@ class Rate:
     words: ClassVar[str] = "a rate and a burst, like 20/5"
 
     def __post_init__(self) -> None:
-        if not 0 < self.rate / self.per <= _LARGEST or not 1 <= self.burst <= _LARGEST:
+        positive = self.rate > 0 and self.per > 0 and 1 <= self.burst <= _LARGEST
+        if not positive or self.rate / self.per > _LARGEST or not self.per / self.rate * self.burst <= _LONGEST:
             raise ValueError(f"Rate({self.rate}, burst={self.burst}, per={self.per}) admits nothing or everything")
 
     def __str__(self) -> str:

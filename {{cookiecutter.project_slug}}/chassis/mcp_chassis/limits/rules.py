@@ -71,7 +71,7 @@ def rules_of(settings: Settings, policies: Mapping[str, ToolPolicy]) -> Rules:
             window=round(settings.suspension_window * SECOND),
             first=round(settings.suspension_first * SECOND),
             longest=round(max(settings.suspension_longest, settings.suspension_first) * SECOND),
-            decay=round(settings.suspension_decay * SECOND),
+            decay=max(1, round(settings.suspension_decay * SECOND)),
         ),
         when_down=_when_down(settings.limits_when_store_down),
     )

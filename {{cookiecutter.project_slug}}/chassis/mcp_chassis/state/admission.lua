@@ -7,10 +7,11 @@ for index = 3, #KEYS do
 end
 
 local left = suspended()
-if left > 0 then return {SUSPENDED, left, 0, now} end
+local arrival, wait = 0, 0
+if interval > 0 then arrival, wait = room(KEYS[2], interval, burst) end
+if left > 0 then return {SUSPENDED, math.max(left, wait), 0, now} end
 if interval == 0 then return {0, 0, 0, now} end
 
-local arrival, wait = room(KEYS[2], interval, burst)
 if wait > 0 then
   local length = own and strike() or 0
   return {1, math.max(wait, length), length, now}

@@ -2,9 +2,6 @@
 -- bucket interval, burst, whether a refusal counts against the caller.
 local units, cost = tonumber(ARGV[7]), tonumber(ARGV[8])
 
-local left = suspended()
-if left > 0 then return {SUSPENDED, left, 0, now} end
-
 local refusing, longest_wait, own, arrivals = 0, 0, false, {}
 for index = 3, #KEYS do
   local place = 9 + (index - 3) * 3
@@ -26,6 +23,8 @@ if units > 0 then
   end
 end
 
+local left = suspended()
+if left > 0 then return {SUSPENDED, math.max(left, longest_wait), 0, now} end
 if refusing ~= 0 then
   local length = own and strike() or 0
   return {refusing, math.max(longest_wait, length), length, now}

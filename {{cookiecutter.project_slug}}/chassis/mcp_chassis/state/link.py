@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final, TypeVar
 
 from redis.asyncio import Redis
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import BusyLoadingError, NoScriptError, OutOfMemoryError, ReadOnlyError
 
 from mcp_chassis.state.store import StoreDown
 
@@ -19,6 +19,9 @@ _LATE: Final = 0.01
 """Seconds by which this process may have been late itself before its own delay is not called Redis's silence."""
 _EXTENSIONS: Final = 3
 
+_UNABLE: Final = (BusyLoadingError, OutOfMemoryError, ReadOnlyError)
+"""Answers of a Redis that can keep nothing: it is as good as silent."""
+
 Command = tuple[str | int, ...]
 _Answer = TypeVar("_Answer")
 
@@ -28,12 +31,14 @@ class Link:
 
     Args:
         redis: The client.
+        look: A command that shows whether it can keep something.
         longest: Seconds of silence after which Redis counts as down; until it is back every command fails at once.
         on_change: Told with True or False when Redis begins or ceases to answer.
     """
 
-    def __init__(self, redis: Redis, *, longest: float, on_change: Callable[[bool], None]) -> None:
+    def __init__(self, redis: Redis, *, look: Command, longest: float, on_change: Callable[[bool], None]) -> None:
         self._redis = redis
+        self._look = look
         self._longest = longest
         self._on_change = on_change
         self._scripts: tuple[str, ...] = ()
@@ -63,18 +68,21 @@ class Link:
         return found
 
     async def _send(self) -> None:
+        batch: list[tuple[Command, asyncio.Future[Any]]] = []
         try:
             while self._waiting:
                 batch, self._waiting = self._waiting, []
-                commands = [command for command, _ in batch]
-                try:
-                    answers = await _within(self._longest, self._answers(commands))
-                except (RedisError, OSError, TimeoutError) as error:
-                    self._fail([*batch, *self._waiting], error)
-                    return
+                answers = await _within(self._longest, self._answers([command for command, _ in batch]))
                 for (_, answer), found in zip(batch, answers, strict=True):
                     if not answer.done():
                         answer.set_result(found)
+        except asyncio.CancelledError:
+            self._refuse([*batch, *self._waiting], ConnectionError())
+            raise
+        except Exception as error:  # whatever it is, nobody may wait for ever
+            self._refuse([*batch, *self._waiting], error)
+            self._on_change(False)
+            self._recovery = asyncio.create_task(self._recover())
         finally:
             self._sender = None
 
@@ -87,6 +95,9 @@ class Link:
             again = await self._pipeline([commands[index] for index in lost])
             for index, answer in zip(lost, again, strict=True):
                 found[index] = answer
+        for answer in found:
+            if isinstance(answer, _UNABLE) or (isinstance(answer, Exception) and "MISCONF" in str(answer)):
+                raise answer
         return found
 
     async def _pipeline(self, commands: Sequence[Command]) -> list[Any]:
@@ -95,30 +106,34 @@ class Link:
             pipeline.execute_command(*command)
         return list(await pipeline.execute(raise_on_error=False))
 
-    def _fail(self, batch: Sequence[tuple[Command, asyncio.Future[Any]]], error: Exception) -> None:
+    def _refuse(self, batch: Sequence[tuple[Command, asyncio.Future[Any]]], error: Exception) -> None:
         self._waiting = []
         for _, answer in batch:
             if not answer.done():
                 answer.set_result(error)
-        self._on_change(False)
-        self._recovery = asyncio.create_task(self._recover())
 
     async def _recover(self) -> None:
-        while True:
+        well = False
+        while not well:
             await asyncio.sleep(_PAUSE)
-            try:
-                await _within(_PATIENCE, self._pipeline([("PING",)]))
-            except (RedisError, OSError, TimeoutError):
-                continue
-            self._recovery = None
-            self._on_change(True)
-            return
+            well = await self._well()
+        self._recovery = None
+        self._on_change(True)
+
+    async def _well(self) -> bool:
+        try:
+            (found,) = await _within(_PATIENCE, self._pipeline([self._look]))
+        except Exception:  # whatever it is, the next look may find it gone
+            return False
+        return not isinstance(found, Exception)
 
     async def close(self) -> None:
         """Close the connection."""
         for task in (self._recovery, self._sender):
             if task is not None:
                 task.cancel()
+        self._sender = None
+        self._refuse(self._waiting, ConnectionError())
         await self._redis.aclose()
 
 
@@ -130,12 +145,14 @@ async def _within(seconds: float, work: Coroutine[Any, Any, _Answer]) -> _Answer
     """
     task = asyncio.ensure_future(work)
     clock = asyncio.get_running_loop().time
-    for _ in range(_EXTENSIONS):
-        begun = clock()
-        await asyncio.wait({task}, timeout=seconds)
-        if task.done():
-            return task.result()
-        if clock() - begun < seconds + _LATE:
-            break
-    task.cancel()
-    raise TimeoutError
+    try:
+        for _ in range(_EXTENSIONS):
+            begun = clock()
+            await asyncio.wait({task}, timeout=seconds)
+            if task.done():
+                return task.result()
+            if clock() - begun < seconds + _LATE:
+                break
+        raise TimeoutError
+    finally:
+        task.cancel()

@@ -12,7 +12,7 @@ from mcp_chassis.state.store import DAY, HIGHEST_LEVEL, SECOND, Bucket, Budget, 
 
 _Value = TypeVar("_Value")
 _LARGEST_SHELF: Final = 100_000
-"""Entries of one kind, about 25 MB: a flood of callers costs some others their history, never the process."""
+"""Entries of one kind, 40 MB at most: a flood of callers costs some others their history, never the process."""
 _SWEPT: Final = 2
 """Old entries looked at for each one kept, so that ended ones leave faster than new ones come."""
 _FOR_EVER: Final = 1 << 62
@@ -94,16 +94,11 @@ class MemoryStore:
         now = self._clock()
         if any(self._texts.get(name, now) is not None for name in revocations):
             return Decision("revoked", 0, 0, now)
-        if conduct is not None and (left := self._suspended(conduct, now)) > 0:
-            return Decision("suspended", left, 0, now)
         return self._decide(conduct, () if bucket is None else (bucket,), None, now)
 
     async def take(self, conduct: Conduct, buckets: Sequence[Bucket], budget: Budget | None) -> Decision:
         """Decide as `call.lua` does."""
-        now = self._clock()
-        if (left := self._suspended(conduct, now)) > 0:
-            return Decision("suspended", left, 0, now)
-        return self._decide(conduct, buckets, budget, now)
+        return self._decide(conduct, buckets, budget, self._clock())
 
     def _decide(self, conduct: Conduct | None, buckets: Sequence[Bucket], budget: Budget | None, now: int) -> Decision:
         refusing: Refusing | None = None
@@ -122,6 +117,8 @@ class MemoryStore:
                 own = True
                 if DAY - now % DAY > wait:
                     refusing, wait = "budget", DAY - now % DAY
+        if conduct is not None and (left := self._suspended(conduct, now)) > 0:
+            return Decision("suspended", max(left, wait), 0, now)
         if refusing is not None:
             length = self._strike(conduct, now) if own and conduct is not None else 0
             return Decision(refusing, max(wait, length), length, now)

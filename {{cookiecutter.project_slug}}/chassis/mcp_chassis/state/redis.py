@@ -52,15 +52,16 @@ class RedisStore:
         longest: float = LONGEST,
         on_change: Callable[[bool], None] = lambda _answers: None,
     ) -> None:
-        # No retry and no time-out of its own: the link judges silence, for all commands at once.
+        # No retry and no time-out of its own: the link judges silence, for all commands at once. RESP2, because with
+        # RESP3 redis-py 8 uses an idle connection that Redis has closed: a restart would look like an outage.
         pool = BlockingConnectionPool.from_url(
-            url, max_connections=_CONNECTIONS, decode_responses=True, retry=Retry(NoBackoff(), 0)
+            url, max_connections=_CONNECTIONS, decode_responses=True, retry=Retry(NoBackoff(), 0), protocol=2
         )
         self._redis = Redis(connection_pool=pool)
-        self._link = Link(self._redis, longest=longest, on_change=on_change)
-        self._link.use(ADMISSION, CALL)
-        self._longest = longest
         self._tag = "{" + server + "}:"
+        look = ("SET", self._tag + "look", "1", "PX", 1000)
+        self._link = Link(self._redis, look=look, longest=longest, on_change=on_change)
+        self._link.use(ADMISSION, CALL)
 
     async def read(self, names: Sequence[str]) -> list[str | None]:
         """Return the texts in one round trip."""
