@@ -25,11 +25,13 @@ class Model:
         """Of each conduct: when a refusal counted against it."""
         self.revoked: set[str] = set()
 
-    def admit(self, now: int, revocations: Sequence[str], conduct: Conduct | None, bucket: Bucket | None) -> Decision:
+    def admit(
+        self, now: int, revocations: Sequence[str], conduct: Conduct | None, buckets: Sequence[Bucket]
+    ) -> Decision:
         """Decide about a request."""
         if self.revoked & set(revocations):
             return Decision("revoked", 0, 0, now)
-        return self.take(now, conduct, [] if bucket is None else [bucket], None)
+        return self.take(now, conduct, buckets, None)
 
     def take(self, now: int, conduct: Conduct | None, buckets: Sequence[Bucket], budget: Budget | None) -> Decision:
         """Decide about a call."""
@@ -55,7 +57,7 @@ class Model:
             self.admitted[bucket.name].append((now, bucket.interval, bucket.burst))
         if budget is not None:
             self.spent[budget.name].append((now, budget.cost))
-        return Decision(None, 0, 0, now)
+        return Decision(None, max((self._early(now, bucket) for bucket in buckets), default=0), 0, now)
 
     def _early(self, now: int, bucket: Bucket) -> int:
         """Return by how much a call comes too early: a vessel that each call fills and that time empties."""

@@ -31,6 +31,7 @@ def rules(
     return Rules(
         tools={"search": ToolRules(limit=rate, budget=budget, cost=1, concurrency=None)},
         session=rate,
+        session_of_caller=rate,
         caller=rate,
         everybody=everybody,
         escalation=Escalation(refusals, 60 * SECOND, 30 * SECOND, 3600 * SECOND, DAY),

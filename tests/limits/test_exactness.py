@@ -81,11 +81,11 @@ async def test_L8_revoked_or_suspended_request_consumes_nothing(store: Store) ->
     bucket = Bucket("caller", "rate:caller", HOUR, 2)
 
     for _ in range(9):
-        assert (await store.admit(["revoked:2", "revoked:1"], NEVER, bucket)).refusing == "revoked"
-        assert (await store.admit([], STRICT, bucket)).refusing == "suspended"
+        assert (await store.admit(["revoked:2", "revoked:1"], NEVER, [bucket])).refusing == "revoked"
+        assert (await store.admit([], STRICT, [bucket])).refusing == "suspended"
         assert (await store.take(STRICT, [bucket], None)).refusing == "suspended"
 
-    found = [(await store.admit([], NEVER, bucket)).refusing for _ in range(3)]
+    found = [(await store.admit([], NEVER, [bucket])).refusing for _ in range(3)]
     assert found == [None, None, "caller"]
 
 

@@ -74,26 +74,26 @@ async def test_L3_idle_buckets_leave_by_themselves() -> None:
     now = [1_900_000_000 * SECOND]
     store = MemoryStore(clock=lambda: now[0])
     for who in range(5_000):
-        await store.admit((), None, Bucket("caller", f"rate:{who}", SECOND, 1))
-    await store.admit((), None, Bucket("caller", "rate:lasting", 10**9 * SECOND, 1))
+        await store.admit((), None, [Bucket("caller", f"rate:{who}", SECOND, 1)])
+    await store.admit((), None, [Bucket("caller", "rate:lasting", 10**9 * SECOND, 1)])
     assert entries(store)["arrivals"] == 5_001
 
     # When all but one are idle for longer than their bucket remembers
     now[0] += 2 * SECOND
     for _ in range(2_600):
         now[0] += SECOND
-        await store.admit((), None, Bucket("caller", "rate:busy", SECOND, 1))
+        await store.admit((), None, [Bucket("caller", "rate:busy", SECOND, 1)])
 
     # Then they are gone, and who has to be remembered is not
     assert entries(store)["arrivals"] == 2
-    assert (await store.admit((), None, Bucket("caller", "rate:lasting", 10**9 * SECOND, 1))).refusing == "caller"
+    assert (await store.admit((), None, [Bucket("caller", "rate:lasting", 10**9 * SECOND, 1)])).refusing == "caller"
 
 
 async def test_L3_flood_costs_no_busy_caller_its_history_while_there_is_room() -> None:
     store = MemoryStore(clock=lambda: 1_900_000_000 * SECOND)
     slow = Bucket("caller", "rate:slow", 3600 * SECOND, 1)
-    assert (await store.admit((), None, slow)).refusing is None
+    assert (await store.admit((), None, [slow])).refusing is None
     for who in range(LARGEST_SHELF - 1):
-        await store.admit((), None, Bucket("caller", f"rate:{who}", 3600 * SECOND, 1))
+        await store.admit((), None, [Bucket("caller", f"rate:{who}", 3600 * SECOND, 1)])
 
-    assert (await store.admit((), None, slow)).refusing == "caller"
+    assert (await store.admit((), None, [slow])).refusing == "caller"

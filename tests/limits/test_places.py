@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from mcp_chassis.http.full import place_for
 from mcp_chassis.http.refusal import Refused
 from mcp_chassis.limits.places import Full, Place, Places
-from mcp_chassis.request import PROBE_SCOPE, Caller
 from tests.limits.servers import caller
 
 
@@ -101,8 +100,3 @@ def test_L2_refusal_says_whose_share_is_used_up_and_when_to_try_again(who: int, 
 
     assert (refused.value.status, refused.value.reason) == (status, reason)
     assert "2 s" in str(vars(refused.value))
-
-
-def test_A7_probe_takes_no_place() -> None:
-    probe = Caller(id="monitor", scopes=frozenset({PROBE_SCOPE}))
-    assert place_for(probe, Places(0), "calls", 1.0) is None

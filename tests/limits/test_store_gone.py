@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
@@ -14,6 +15,7 @@ from mcp_chassis.limits.rates import Rate
 from mcp_chassis.limits.rules import DownPolicy
 from mcp_chassis.request import PROBE_SCOPE, Caller
 from mcp_chassis.state import open_store
+from mcp_chassis.state.memory import MemoryStore
 from mcp_chassis.state.redis import RedisStore
 from mcp_chassis.state.store import Limit, Store, StoreDown
 from mcp_chassis.telemetry.metrics import STORE_UP
@@ -92,7 +94,7 @@ async def test_L9_long_outage_uses_up_no_connections(redis: Redis, monkeypatch: 
     pipeline = store._link._pipeline
 
     async def counting(commands: Any) -> list[Any]:
-        looks[commands[0][:2] == ("SET", "{notes}:look")] += 1
+        looks[commands == [("PING",)]] += 1
         return await pipeline(commands)
 
     monkeypatch.setattr(store._link, "_pipeline", counting)
@@ -158,10 +160,19 @@ async def test_L9_redis_that_can_keep_nothing_counts_as_down(harm: bytes, cure: 
 
 async def test_L6_openings_of_an_address_suspend_nobody() -> None:
     limiter = limiter_without_store({}, refusals=1)
-    found = [(await limiter.admit(caller(), "192.0.2.1", "opening", ())).refusing for _ in range(5)]
+    found = [(await limiter.admit(caller(who), "192.0.2.1", "opening", ())).refusing for who in range(5)]
 
     assert found == [None, None, "session", "session", "session"]
-    assert (await limiter.admit(caller(), "192.0.2.1", "request", ())).refusing is None
+    assert (await limiter.admit(caller(4), "192.0.2.1", "request", ())).refusing is None
+
+
+async def test_L6_caller_that_opens_session_after_session_leaves_room_to_its_neighbours() -> None:
+    few = replace(rules(Rate(0.001, 10), refusals=3), session_of_caller=SLOW)
+    limiter = Limiter(MemoryStore(), few)
+    found = [(await limiter.admit(caller(), "192.0.2.1", "opening", ())).refusing for _ in range(6)]
+
+    assert found == [None, None, "session", "session", "session", "suspended"]
+    assert (await limiter.admit(caller(1), "192.0.2.1", "opening", ())).refusing is None
 
 
 @pytest.mark.parametrize("policy", ["local", "open", "closed"])
@@ -192,7 +203,7 @@ async def test_L9_each_limit_follows_its_own_policy(limit: Limit, policy: DownPo
 async def test_L9_one_closed_limit_refuses_and_takes_nothing_of_the_others() -> None:
     limiter = limiter_without_store({"global": "closed"}, everybody=SLOW)
     assert [(await limiter.take(caller(), "search")).refusing for _ in range(5)] == ["global"] * 5
-    assert limiter._fallback._arrivals._entries == {}
+    assert limiter._fallback is None
 
 
 async def test_L9_misconduct_is_suspended_in_process_while_redis_is_away() -> None:

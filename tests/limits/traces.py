@@ -26,7 +26,7 @@ class Admit:
 
     revocations: tuple[str, ...]
     conduct: Conduct | None
-    bucket: Bucket | None
+    buckets: tuple[Bucket, ...]
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,8 @@ def _steps(escalation: Escalation, time: SearchStrategy[int], intervals: Sequenc
         names = who.map(lambda name: f"rate:{limit}:{name}")
         return st.builds(Bucket, st.just(limit), names, interval, burst, st.just(own))
 
-    entries = st.none() | bucket("caller", own=True) | bucket("session", own=False)
+    opening = st.tuples(bucket("session", own=False), bucket("caller", own=True))
+    entries = st.just(()) | st.tuples(bucket("caller", own=True)) | opening
     calls = st.tuples(bucket("tool", own=True)) | st.tuples(bucket("tool", own=True), bucket("global", own=False))
     units = st.integers(1, 5)
     names = who.map(lambda name: f"budget:{name}")
@@ -102,7 +103,7 @@ async def asked(store: MemoryStore | RedisStore, step: Step) -> Decision | None:
     """Return what a store decides."""
     match step:
         case Admit():
-            return await store.admit(step.revocations, step.conduct, step.bucket)
+            return await store.admit(step.revocations, step.conduct, step.buckets)
         case Take():
             return await store.take(step.conduct, step.buckets, step.budget)
         case Revoke():
@@ -114,7 +115,7 @@ def modelled(model: Model, step: Step, now: int) -> Decision | None:
     """Return what the model decides."""
     match step:
         case Admit():
-            return model.admit(now, step.revocations, step.conduct, step.bucket)
+            return model.admit(now, step.revocations, step.conduct, step.buckets)
         case Take():
             return model.take(now, step.conduct, step.buckets, step.budget)
         case Revoke():

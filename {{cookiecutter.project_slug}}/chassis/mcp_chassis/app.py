@@ -65,7 +65,12 @@ def build_app(
     sessions = Places(settings.max_sessions, settings.max_sessions_per_caller)
     ownership = Ownership(negotiation, places=sessions, idle_timeout=settings.session_idle_timeout)
     admission = _admission(negotiation if stateless else ownership, server, settings, challenge, store)
-    envelope = Envelope(admission, max_body_bytes=settings.max_body_bytes, receive_timeout=settings.receive_timeout)
+    envelope = Envelope(
+        admission,
+        judge=admission.judge,
+        max_body_bytes=settings.max_body_bytes,
+        receive_timeout=settings.receive_timeout,
+    )
     identity = Identity(envelope, authenticate=authenticate or admit_everyone)
     boundary = Boundary(
         identity,

@@ -6,14 +6,14 @@ from typing import Literal
 
 from mcp_chassis.http.refusal import Refused
 from mcp_chassis.limits.places import Full, Place, Places
-from mcp_chassis.request import PROBE_SCOPE, Caller
+from mcp_chassis.request import Caller
 from mcp_chassis.telemetry.metrics import REFUSALS
 
 
 def place_for(
     caller: Caller, places: Places, what: Literal["sessions", "streams", "calls"], retry_after: float
-) -> Place | None:
-    """Return a place, or None for the probe, which is never counted (A7).
+) -> Place:
+    """Return a place.
 
     Args:
         caller: For whom.
@@ -24,8 +24,6 @@ def place_for(
     Raises:
         Refused: 429 if the caller holds all that one may, 503 if all are taken.
     """
-    if PROBE_SCOPE in caller.scopes:
-        return None
     try:
         return places.take(caller.identity)
     except Full as full:

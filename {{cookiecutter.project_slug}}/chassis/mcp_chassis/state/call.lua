@@ -1,15 +1,8 @@
--- May this call run? KEYS[2] is a budget, KEYS[3..] are buckets; ARGV[7..8]: units (0: no budget), cost; then for each
--- bucket interval, burst, whether a refusal counts against the caller.
+-- May this call run? KEYS[2] is a budget, KEYS[3..] are buckets; ARGV[7..8]: units (0: no budget), cost; then
+-- the buckets' numbers.
 local units, cost = tonumber(ARGV[7]), tonumber(ARGV[8])
 
-local refusing, longest_wait, own, arrivals = 0, 0, false, {}
-for index = 3, #KEYS do
-  local place = 9 + (index - 3) * 3
-  local arrival, wait = room(KEYS[index], tonumber(ARGV[place]), tonumber(ARGV[place + 1]))
-  arrivals[index] = arrival
-  own = own or (wait > 0 and ARGV[place + 2] == '1')
-  if wait > longest_wait then refusing, longest_wait = index - 2, wait end
-end
+local refusing, longest_wait, own, arrivals, next_wait = ask(3, #KEYS, 9)
 
 local today = math.floor(now / DAY)
 local spent = cost
@@ -29,6 +22,6 @@ if refusing ~= 0 then
   local length = own and strike() or 0
   return {refusing, math.max(longest_wait, length), length, now}
 end
-for index = 3, #KEYS do keep(KEYS[index], string.format('%.0f', arrivals[index]), arrivals[index]) end
+keep_arrivals(arrivals)
 if units > 0 then keep(KEYS[2], string.format('%.0f %.0f', today, spent), (today + 1) * DAY) end
-return {0, 0, 0, now}
+return {0, next_wait, 0, now}

@@ -20,7 +20,7 @@ end
 local function suspended()
   if refusals == 0 then return 0 end
   local _, _, _, ends = conduct()
-  return math.max(0, ends - now)
+  return math.min(math.max(0, ends - now), longest)
 end
 
 -- Counts a refusal; returns the length of the suspension it brings about, or 0.
@@ -33,7 +33,7 @@ local function strike()
   count = count + 1
   local length = 0
   if count >= refusals then
-    level = math.min(math.max(0, level - math.floor((now - ends) / decay)), HIGHEST_LEVEL)
+    level = math.min(math.max(0, level - math.floor(math.max(0, now - ends) / decay)), HIGHEST_LEVEL)
     length = math.min(first * 2 ^ level, longest)
     count, window_ends, level, ends = 0, 0, level + 1, now + length
   end
@@ -48,4 +48,24 @@ local function room(key, interval, burst)
   local whole = interval * burst
   local arrival = math.min(math.max(kept, now), now + whole) + interval
   return arrival, arrival - whole - now
+end
+
+-- Asks the buckets KEYS[key..last], each with interval, burst and "1" if its refusal counts against the caller from
+-- ARGV[place]. Returns the first that refuses longest, its wait, whether one of the caller's own refuses, the arrival
+-- times to keep, and the wait of the next call.
+local function ask(key, last, place)
+  local refusing, longest_wait, own, arrivals, next_wait = 0, 0, false, {}, 0
+  for index = key, last do
+    local interval = tonumber(ARGV[place])
+    local arrival, wait = room(KEYS[index], interval, tonumber(ARGV[place + 1]))
+    arrivals[index], next_wait = arrival, math.max(next_wait, wait + interval)
+    own = own or (wait > 0 and ARGV[place + 2] == '1')
+    if wait > longest_wait then refusing, longest_wait = index - key + 1, wait end
+    place = place + 3
+  end
+  return refusing, longest_wait, own, arrivals, next_wait
+end
+
+local function keep_arrivals(arrivals)
+  for index, arrival in pairs(arrivals) do keep(KEYS[index], string.format('%.0f', arrival), arrival) end
 end

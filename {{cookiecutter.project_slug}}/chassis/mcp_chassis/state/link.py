@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, Final, TypeVar
+from contextvars import Context
+from typing import Any, Final, TypeVar, cast
 
 from redis.asyncio import Redis
-from redis.exceptions import BusyLoadingError, NoScriptError, OutOfMemoryError, ReadOnlyError
+from redis.exceptions import NoScriptError
 
 from mcp_chassis.state.store import StoreDown
 
+CONNECTIONS: Final = 4
+"""Commands of one moment share a batch; those of the next need not wait until it is back."""
 _PAUSE: Final = 0.25
 """Seconds between two looks whether a silent Redis is back."""
 _PATIENCE: Final = 1.0
@@ -19,15 +22,12 @@ _LATE: Final = 0.01
 """Seconds by which this process may have been late itself before its own delay is not called Redis's silence."""
 _EXTENSIONS: Final = 3
 
-_UNABLE: Final = (BusyLoadingError, OutOfMemoryError, ReadOnlyError)
-"""Answers of a Redis that can keep nothing: it is as good as silent."""
-
 Command = tuple[str | int, ...]
 _Answer = TypeVar("_Answer")
 
 
 class Link:
-    """One connection on which each batch waits for the one before it.
+    """A few connections; on each, a batch waits for the one before it.
 
     Args:
         redis: The client.
@@ -43,7 +43,7 @@ class Link:
         self._on_change = on_change
         self._scripts: tuple[str, ...] = ()
         self._waiting: list[tuple[Command, asyncio.Future[Any]]] = []
-        self._sender: asyncio.Task[None] | None = None
+        self._senders: set[asyncio.Task[None]] = set()
         self._recovery: asyncio.Task[None] | None = None
 
     def use(self, *scripts: str) -> None:
@@ -60,8 +60,8 @@ class Link:
             raise StoreDown("silent")
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._waiting.append((command, answer))
-        if self._sender is None:
-            self._sender = asyncio.create_task(self._send())
+        if len(self._senders) < CONNECTIONS:
+            self._senders.add(_apart(self._send()))
         found = await answer
         if isinstance(found, Exception):
             raise StoreDown(type(found).__name__)
@@ -81,10 +81,11 @@ class Link:
             raise
         except Exception as error:  # whatever it is, nobody may wait for ever
             self._refuse([*batch, *self._waiting], error)
-            self._on_change(False)
-            self._recovery = asyncio.create_task(self._recover())
+            if self._recovery is None:
+                self._recovery = _apart(self._recover())
+                self._on_change(False)
         finally:
-            self._sender = None
+            self._senders.discard(cast(asyncio.Task[None], asyncio.current_task()))
 
     async def _answers(self, commands: Sequence[Command]) -> list[Any]:
         """Return the answers in order; a Redis that was restarted has lost the scripts and gets them again."""
@@ -96,7 +97,8 @@ class Link:
             for index, answer in zip(lost, again, strict=True):
                 found[index] = answer
         for answer in found:
-            if isinstance(answer, _UNABLE) or (isinstance(answer, Exception) and "MISCONF" in str(answer)):
+            # We ask nothing wrong: a Redis that refuses (read-only, out of memory, no replicas) is as good as silent.
+            if isinstance(answer, Exception):
                 raise answer
         return found
 
@@ -121,20 +123,26 @@ class Link:
         self._on_change(True)
 
     async def _well(self) -> bool:
+        """Tell whether Redis decides again, and in time: one that is slow would come and go."""
         try:
-            (found,) = await _within(_PATIENCE, self._pipeline([self._look]))
+            await _within(_PATIENCE, self._pipeline([("PING",)]))  # connecting may take its time
+            await _within(self._longest, self._answers([self._look]))
         except Exception:  # whatever it is, the next look may find it gone
             return False
-        return not isinstance(found, Exception)
+        return True
 
     async def close(self) -> None:
         """Close the connection."""
-        for task in (self._recovery, self._sender):
+        for task in (self._recovery, *self._senders):
             if task is not None:
                 task.cancel()
-        self._sender = None
         self._refuse(self._waiting, ConnectionError())
         await self._redis.aclose()
+
+
+def _apart(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    """Start work that serves everybody: its log lines must not name the request that happened to come first."""
+    return asyncio.create_task(work, context=Context())
 
 
 async def _within(seconds: float, work: Coroutine[Any, Any, _Answer]) -> _Answer:
