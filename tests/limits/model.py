@@ -57,7 +57,7 @@ class Model:
             self.admitted[bucket.name].append((now, bucket.interval, bucket.burst))
         if budget is not None:
             self.spent[budget.name].append((now, budget.cost))
-        return Decision(None, max((self._early(now, bucket) for bucket in buckets), default=0), 0, now)
+        return Decision(None, max((0, *(self._early(now, bucket) for bucket in buckets))), 0, now)
 
     def _early(self, now: int, bucket: Bucket) -> int:
         """Return by how much a call comes too early: a vessel that each call fills and that time empties."""
