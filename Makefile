@@ -1,11 +1,12 @@
 # Each target does its own set-up on a fresh Debian or Ubuntu with python3 >= 3.11, git and make.
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint
+.PHONY: help demo test bench lint
 
 help:
 	@echo 'MCP Chassis: a template for production MCP servers. Start with `make demo`.'
 	@echo
 	@echo '  make demo   render a server, start it, talk to it, show what happened'
+	@echo '  make bench  measure costs and limits, compare with the goals (6 minutes; ARGS=--quick takes one)'
 	@echo '  make lint   style, types, derived files, shell scripts (seconds)'
 	@echo '  make test   lint, then every test (installs nginx, curl and redis-server if they are missing)'
 	@echo
@@ -16,6 +17,9 @@ demo:
 
 lint:
 	@scripts/setup.sh python scripts/lint.py
+
+bench:
+	@scripts/setup.sh --bench-packages python -m bench $(ARGS)
 
 test:
 	@scripts/setup.sh --test-packages python scripts/lint.py

@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
 # Prepare a fresh Debian or Ubuntu for work on this repository, then run a command in it. Needs python3 >= 3.11, git, make.
 #
-#     scripts/setup.sh [--test-packages | --demo-packages] [COMMAND [ARGUMENT...]]
+#     scripts/setup.sh [--test-packages | --demo-packages | --bench-packages] [COMMAND [ARGUMENT...]]
 #
-# It finds uv or installs it under .cache/, fills .venv/, and adds the Debian packages of the tests or of the demo.
+# It finds uv or installs it under .cache/, fills .venv/, and adds the Debian packages of the tests, the demo or the bench.
 # PYTHON=python3.13 in the environment chooses another interpreter.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 readonly POSTGRES=postgresql
-readonly TEST_COMMANDS=(nginx curl redis-server prometheus "$POSTGRES")
+readonly TEST_COMMANDS=(nginx curl redis-server faketime prometheus "$POSTGRES")
 readonly MINIMUM_UV="0.8"
 
 say() { printf '\033[2m[setup] %s\033[0m\n' "$*" >&2; }
@@ -121,6 +121,7 @@ main() {
   case "${1:-}" in
     --test-packages) commands=("${TEST_COMMANDS[@]}") && shift ;;
     --demo-packages) commands=(curl) && shift ;;
+    --bench-packages) commands=(redis-server) && shift ;;
   esac
   UV_PYTHON=$(find_python)
   export UV_PYTHON

@@ -46,10 +46,14 @@ def test_public_names_are_exactly_those_that_are_exported() -> None:
     assert {getattr(mcp_chassis, name).__module__.rpartition(".")[2] for name in public} == modules
 
 
+async def judge_nobody(*_args: object) -> None:
+    """Let everything pass."""
+
+
 LAYERS: dict[str, Callable[[ASGIApp], ASGIApp]] = {
     "boundary": lambda app: Boundary(app, names=Names.of(settings()), methods=("POST",), max_header_bytes=1),
     "identity": lambda app: Identity(app, authenticate=admit_everyone),
-    "envelope": lambda app: Envelope(app, max_body_bytes=1, receive_timeout=1),
+    "envelope": lambda app: Envelope(app, judge=judge_nobody, max_body_bytes=1, receive_timeout=1),
     "admission": lambda app: Admission(
         app,
         limiter=Limiter(MemoryStore(), rules_of(settings(), {})),

@@ -20,6 +20,8 @@ class Case:
     name: str
     reason: str
     build: Build
+    caller: str = "unknown"
+    """Whom the log names: a revoked credential proved who sent it."""
 
 
 def header(name: str, reason: str, value: str | bytes) -> Case:
@@ -118,8 +120,8 @@ KEYS = [
     Case("key of another server", "unknown_key", _of_another_server),
     Case("hash in place of the secret", "unknown_key", _hash_for_secret),
     Case("expired key", "expired", lambda world: [bearer(world.key("late", expires=yesterday()))]),
-    Case("revoked key", "revoked", _revoked_key),
-    Case("key of a revoked caller", "revoked", _revoked_caller),
+    Case("revoked key", "revoked", _revoked_key, "leaver"),
+    Case("key of a revoked caller", "revoked", _revoked_caller, "leaver"),
 ]
 
 

@@ -57,7 +57,7 @@ async def test_A1_bad_credential_sees_401_before_any_mcp_code_runs(
         assert (len(world.served.handled), world.served.sessions) == (handled, sessions)
         written = log.lines()[lines:]
         assert [(line["event"], line["http_status"], line["reason"], line["caller_id"]) for line in written] == [
-            ("request_refused", 401, case.reason, "unknown")
+            ("request_refused", 401, case.reason, case.caller)
         ] * len(answers)
         shown = log.text() + "".join(answer.body.decode() + str(answer.headers) for answer in answers)
         assert not [secret for secret in world.secrets if secret in shown]

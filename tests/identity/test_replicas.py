@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 from mcp_chassis.auth import keys
 from mcp_chassis.auth.keyring import FileKeyring, StoreKeyring
 from mcp_chassis.auth.revocation import Revocations
+from mcp_chassis.state import open_store
 from mcp_chassis.state.redis import RedisStore
 from tests.identity.issuer import Issuer
 from tests.identity.serving import Log, Served, bearer, serving, settings
@@ -22,6 +24,12 @@ from tests.identity.wire import DEADLINE, ERAS, Answer, Era, Peer, exchange, raw
 from tests.support.redis import Redis, running
 
 pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(autouse=True)
+def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a busy machine delay a Redis that works; `tests/limits` holds the server to its own, shorter time."""
+    monkeypatch.setattr("mcp_chassis.app.open_store", partial(open_store, longest=0.3))
 
 
 @asynccontextmanager
@@ -35,7 +43,7 @@ async def replicas(redis: Redis, issuer: Issuer, file: Path | None, **given: Any
 @asynccontextmanager
 async def store_of(redis: Redis) -> AsyncIterator[RedisStore]:
     """Reach the store as a command in a third process does."""
-    store = RedisStore(redis.url, server="notes")
+    store = RedisStore(redis.url, server="notes", longest=5)
     yield store
     await store.close()
 
@@ -115,13 +123,13 @@ async def test_A3_deny_answers_503_while_the_store_is_silent_and_recovers(
         assert {answer.header("www-authenticate") for answer in refused} == {None}
         assert len(served.handled) == handled
         assert unwell == (503, {"status": "unhealthy", "store": "silent"})
-        assert [line["reason"] for line in log.lines("store_silent")] == ["deny"]
+        assert [set(line) & {"hint", "reason"} for line in log.lines("store_silent")] == [{"hint"}]
 
         # And when the store is back, all is well without help
         redis.start() if harm == "killed" else redis.thaw()
         for peer in peers:
             await becomes(peer, 200)
-        assert [line["reason"] for line in log.lines("store_answers")] == ["deny"]
+        assert len(log.lines("store_answers")) == 1
 
 
 @pytest.mark.parametrize("era", ERAS)
@@ -164,7 +172,6 @@ async def test_A3_keys_that_are_kept_in_the_store_cannot_be_judged_without_it(
             assert {(answer.status, answer.reason()) for answer in refused} == {(503, "keys_unavailable")}
             assert len(log.lines("store_silent")) == 1
             redis.start()
-            await store.read(["a"])
             await StoreKeyring(store).put(record)
             await becomes(peer, 200)
             assert len(log.lines("store_answers")) == 1

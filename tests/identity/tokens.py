@@ -197,5 +197,8 @@ async def _revoked_subject(world: World) -> Headers:
     return [bearer(world.token(sub="leaver"))]
 
 
-REVOKED = [Case("revoked token", "revoked", _revoked_token), Case("revoked subject", "revoked", _revoked_subject)]
+REVOKED = [
+    Case("revoked token", "revoked", _revoked_token, "ann"),
+    Case("revoked subject", "revoked", _revoked_subject, "leaver"),
+]
 TOKENS = [*STRUCTURE, *ALGORITHMS, *KEY_IDS, *EMBEDDED, *CLAIMS, *REVOKED]

@@ -8,6 +8,7 @@ UNLIMITED: Final = {
     "caller_limit": "100000/100000",
     "tool_limit": "100000/100000",
     "session_limit": "100000/100000",
+    "session_limit_per_caller": "100000/100000",
     "max_sessions_per_caller": "1000",
     "suspension_refusals": "0",
 }

@@ -15,6 +15,7 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp
 
 from mcp_chassis.auth.authorization import Authorization
+from mcp_chassis.auth.challenge import Challenge
 from mcp_chassis.auth.metadata import metadata_route
 from mcp_chassis.auth.modes import authentication_of, challenge_of, issuer_client, resource_url
 from mcp_chassis.health import Check, Health
@@ -76,16 +77,13 @@ def build_app(
     negotiation = Negotiation(StreamableHTTPASGIApp(manager), longest_call=settings.tool_timeout)
     sessions = Places(settings.max_sessions, settings.max_sessions_per_caller)
     ownership = Ownership(negotiation, places=sessions, idle_timeout=settings.session_idle_timeout)
-    admission = Admission(
-        negotiation if stateless else ownership,
-        limiter=server.limit(settings, store),
-        challenge=challenge,
-        authorize=Authorization(challenge, server.scopes_of),
-        when_store_down=settings.revocation_when_store_down,
-        streams=Places(settings.max_streams, settings.max_streams_per_caller),
-        calls=Places(settings.max_calls, settings.max_calls_per_caller),
+    admission = _admission(negotiation if stateless else ownership, server, settings, challenge, store)
+    envelope = Envelope(
+        admission,
+        judge=admission.judge,
+        max_body_bytes=settings.max_body_bytes,
+        receive_timeout=settings.receive_timeout,
     )
-    envelope = Envelope(admission, max_body_bytes=settings.max_body_bytes, receive_timeout=settings.receive_timeout)
     identity = Identity(envelope, authenticate=authenticate or admit_everyone)
     boundary = Boundary(
         identity,
@@ -113,6 +111,19 @@ def build_app(
     # A Route, not a mount: a mount answers /mcp with a redirect that clients do not follow.
     app.router.routes.append(Route("/mcp", endpoint=_for_browsers(boundary, names)))
     return app
+
+
+def _admission(app: ASGIApp, server: Server, settings: Settings, challenge: Challenge, store: Store) -> Admission:
+    """Return the layer that limits, and let the same limiter judge the server's calls."""
+    return Admission(
+        app,
+        limiter=server.limit(settings, store),
+        challenge=challenge,
+        authorize=Authorization(challenge, server.scopes_of),
+        when_store_down=settings.revocation_when_store_down,
+        streams=Places(settings.max_streams, settings.max_streams_per_caller),
+        calls=Places(settings.max_calls, settings.max_calls_per_caller),
+    )
 
 
 def _session_manager(server: Server, settings: Settings) -> StreamableHTTPSessionManager:

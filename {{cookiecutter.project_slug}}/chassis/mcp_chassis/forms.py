@@ -154,4 +154,7 @@ def down_policies(items: tuple[str, ...]) -> tuple[str, ...]:
         if policy not in get_args(DownPolicy) or (equals and limit not in get_args(Limit)):
             policies, limits = " or ".join(get_args(DownPolicy)), ", ".join(get_args(Limit))
             raise ValueError(f"must be {policies}, or one of them for a limit ({limits}) like budget=closed")
+    named = [item.rpartition("=")[0] for item in items]
+    if len(named) != len(set(named)):
+        raise ValueError("must name each limit once, like local,budget=closed")
     return items

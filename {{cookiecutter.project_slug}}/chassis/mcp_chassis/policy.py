@@ -53,7 +53,7 @@ class ToolPolicy:
     concurrency: int | None = None
 
     def __post_init__(self) -> None:
-        if self.cost < 1 or (self.budget is not None and self.cost > self.budget.units):
+        if self.cost not in range(1, 10**9) or (self.budget is not None and self.cost > self.budget.units):
             raise ValueError(f"cost is {self.cost}; it must be at least 1 and fit into the budget of a day")
         if self.concurrency is not None and self.concurrency < 1:
             raise ValueError(f"concurrency is {self.concurrency}; it must be at least 1")

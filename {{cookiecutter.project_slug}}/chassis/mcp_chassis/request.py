@@ -90,6 +90,10 @@ class Request:
     caller: Caller = STRANGER
     revocations: Sequence[str] = ()
     """The names under which the store may hold that its credential was taken back."""
+    judged: bool = False
+    """True once admission took one request of its caller."""
+    room_at: float = 0.0
+    """When its caller has room for another request, on the monotonic clock."""
     message: Message | None = None
     place: Place | None = None
     """What it takes up of the calls that may run; the call itself holds it too, because it may outlive the request."""

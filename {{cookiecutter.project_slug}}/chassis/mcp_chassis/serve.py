@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import re
 import shlex
@@ -159,6 +160,9 @@ class _Process(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Open the lifespan and the listener, then say so."""
         await super().startup(sockets)
+        # What start-up made stays; each full collection that walks through it stops all callers for about 80 ms.
+        gc.collect()
+        gc.freeze()
         self._on_start()
 
     @contextlib.contextmanager

@@ -103,6 +103,9 @@ class Settings(EnvironmentSettings):
     session_limit: Annotated[Rate, BeforeValidator(rates.rate_per_minute)] = Field(
         Rate(300, 60, per=60), description="Sessions that one client address may open: a minute, and at once"
     )
+    session_limit_per_caller: Annotated[Rate, BeforeValidator(rates.rate_per_minute)] = Field(
+        Rate(60, 20, per=60), description="Sessions that one caller may open: a minute, and at once"
+    )
     session_idle_timeout: float = Field(
         1800, ge=1, le=_SECONDS_A_DAY, description="Seconds without a request after which a session ends"
     )

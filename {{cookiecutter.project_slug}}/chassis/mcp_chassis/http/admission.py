@@ -6,6 +6,7 @@ Revocation is judged here, in the same round trip; scopes come after it, from th
 from __future__ import annotations
 
 import ipaddress
+import time
 from collections.abc import Callable
 from typing import Final, Literal
 
@@ -14,8 +15,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from mcp_chassis import request as requests
 from mcp_chassis.auth.challenge import Challenge
 from mcp_chassis.errors import wait_words
-from mcp_chassis.http.full import place_for
-from mcp_chassis.http.refusal import Refused
+from mcp_chassis.http.ownership import handshake_era
+from mcp_chassis.http.refusal import Refused, place_for
 from mcp_chassis.limits.limiter import Entry, Limiter
 from mcp_chassis.limits.places import Places
 from mcp_chassis.request import Caller, Message, Request
@@ -31,7 +32,7 @@ _RETRY_AFTER: Final = 1.0
 _SITE_BITS: Final = 64
 """One IPv6 subscriber has a network of this size at least (RFC 6177)."""
 _WORDS: Final = {
-    "session": "Too many sessions are opened from this address",
+    "session": "Too many sessions are being opened",
     "caller": "Too many requests",
     "suspended": "You are suspended, because refused calls were repeated too often",
 }
@@ -73,23 +74,29 @@ class Admission:
         if scope["type"] != "http" or request is None:
             await self._app(scope, receive, send)
             return
-        await self._admit(scope, request)
+        entry = _entry(scope, request.message)
+        if not request.judged or entry == "opening":
+            await self.judge(scope, request, entry)
         self._authorize(request.caller, request.message)
+        if request.probing and scope["method"] == "GET":
+            raise self._challenge.forbidden(())
         method = None if request.message is None else request.message.method
-        if scope["method"] == "GET" or method == _STREAM:
-            place = place_for(request.caller, self._streams, "streams", _RETRY_AFTER)
+        if request.probing or not (scope["method"] == "GET" or method in (_STREAM, _CALL)):
+            await self._app(scope, receive, send)
         elif method == _CALL:
-            place = request.place = place_for(request.caller, self._calls, "calls", _RETRY_AFTER)
+            with place_for(request.caller, self._calls, "calls", _RETRY_AFTER) as request.place:
+                await self._app(scope, receive, send)
         else:
-            place = None
-        if place is None:
-            await self._app(scope, receive, send)
-            return
-        with place:
-            await self._app(scope, receive, send)
+            with place_for(request.caller, self._streams, "streams", _RETRY_AFTER):
+                await self._app(scope, receive, send)
 
-    async def _admit(self, scope: Scope, request: Request) -> None:
-        entry, address = _entry(scope, request.message), client_address(scope)
+    async def judge(self, scope: Scope, request: Request, entry: Entry) -> None:
+        """Let a request pass, or refuse it; a large or malformed one is judged before or without its message.
+
+        Raises:
+            Refused: 401 if its credential was revoked, 429 if its caller has no room, 503 if nobody can tell.
+        """
+        request.judged, address = True, client_address(scope)
         try:
             decision = await self._limiter.admit(request.caller, address, entry, request.revocations)
         except StoreDown:
@@ -100,6 +107,7 @@ class Admission:
             raise self._challenge.unauthenticated("revoked")
         if decision.refusing is not None:
             raise _refusal(decision)
+        request.room_at = time.monotonic() + decision.wait / SECOND
 
 
 def _entry(scope: Scope, message: Message | None) -> Entry:
@@ -108,7 +116,7 @@ def _entry(scope: Scope, message: Message | None) -> Entry:
         return "request"
     if message is None or message.method is None or message.id is None or message.method in _FREE:
         return "free"
-    return "opening" if message.method == "initialize" else "request"
+    return "opening" if message.method == "initialize" and handshake_era(scope) else "request"
 
 
 def _refusal(decision: Decision) -> Refused:

@@ -1,9 +1,13 @@
 """The body of a request: read whole, bounded, parsed once (T7).
 
-It comes after identity, so that nobody costs us the reading and parsing of a body before they have proven who they are.
+It comes after identity, so that nobody costs us the reading and parsing of a body before they have proven who they are;
+whether they have room is asked before it for large bodies, and after it, with what the message is, for the others.
 """
 
 from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Final
 
 import anyio
 from starlette.datastructures import Headers
@@ -12,18 +16,25 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from mcp_chassis import request as requests
 from mcp_chassis.http.body import parse
 from mcp_chassis.http.refusal import Refused
+from mcp_chassis.limits.limiter import Entry
+from mcp_chassis.request import Request
+
+Judge = Callable[[Scope, Request, Entry], Awaitable[None]]
+_LARGE: Final = 65_536
 
 
 class Envelope:
     """Hand the body on in one piece, once its message is well formed.
 
     Args:
+        judge: Lets a request pass whose message is not known, or raises `Refused`.
         max_body_bytes: Largest body.
         receive_timeout: Seconds the whole body may take to arrive.
     """
 
-    def __init__(self, app: ASGIApp, *, max_body_bytes: int, receive_timeout: float) -> None:
+    def __init__(self, app: ASGIApp, *, judge: Judge, max_body_bytes: int, receive_timeout: float) -> None:
         self._app = app
+        self._judge = judge
         self._max_body_bytes = max_body_bytes
         self._receive_timeout = receive_timeout
 
@@ -32,10 +43,20 @@ class Envelope:
         if scope["type"] != "http" or request is None or scope["method"] != "POST":
             await self._app(scope, receive, send)
             return
-        body = await self._read(Headers(scope=scope), receive)
-        if body is None:
-            return
-        request.message = parse(body)
+        headers = Headers(scope=scope)
+        if _large(headers):
+            # Reading and parsing it costs as much as many calls, so its caller must have room before.
+            await self._judge(scope, request, "request")
+        try:
+            body = await self._read(headers, receive)
+            if body is None:
+                return
+            request.message = parse(body)
+        except Refused:
+            # What cannot be read is a request all the same: else malformed ones would be without limit.
+            if not request.judged:
+                await self._judge(scope, request, "request")
+            raise
         await self._app(scope, _replay(body, receive), send)
 
     async def _read(self, headers: Headers, receive: Receive) -> bytes | None:
@@ -65,6 +86,11 @@ class Envelope:
             f"The body must arrive within {seconds} s",
             headers=[(b"connection", b"close")],
         )
+
+
+def _large(headers: Headers) -> bool:
+    declared = headers.get("content-length", "")
+    return not declared.isdigit() or int(declared) > _LARGE
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator
-from contextlib import ExitStack, asynccontextmanager, nullcontext
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
@@ -19,16 +19,17 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mcp_chassis import request as requests
-from mcp_chassis.http.full import place_for
 from mcp_chassis.http.inside import send_inside
-from mcp_chassis.http.refusal import Refused
+from mcp_chassis.http.refusal import Refused, place_for
 from mcp_chassis.limits.places import Places
 from mcp_chassis.request import Caller, Request
 from mcp_chassis.telemetry.logging import log
 from mcp_chassis.telemetry.metrics import ACTIVE_SESSIONS
 
 _HEADER: Final = b"mcp-session-id"
-_LONGEST_PAUSE: Final = 30.0
+_UNUSED: Final = 60.0
+"""Seconds for a session that nothing follows: its client left before it saw the id. The probe's never get more."""
+_MOST_PROBES: Final = 100
 _PAUSES_PER_TIMEOUT: Final = 4
 _RETRY_AFTER: Final = 30.0
 """Seconds told to a client that finds the table full: idle sessions end one by one, nobody knows when."""
@@ -39,23 +40,30 @@ class _Session:
     owner: Caller
     opening_scope: Scope
     last_used: float
+    patience: float
     place: ExitStack
     requests: int = 0
     ids: set[str] = field(default_factory=set)
+
+    def idle(self, now: float) -> bool:
+        """Tell whether nobody has used it for as long as it may wait."""
+        return not self.requests and self.last_used < now - self.patience
 
 
 class Ownership:
     """Count sessions in, hold them to their owner, and count them out.
 
     Args:
-        places: Sessions open at one time; the probe's are not counted (A7).
-        idle_timeout: Seconds without any request after which a session ends.
+        places: Sessions open at one time; the probe's are not among them (A7).
+        idle_timeout: Seconds without any request after which a session ends, if it was ever used.
     """
 
     def __init__(self, app: ASGIApp, *, places: Places, idle_timeout: float) -> None:
         self._app = app
         self._places = places
+        self._probes = Places(_MOST_PROBES)
         self._idle_timeout = idle_timeout
+        self._unused = min(idle_timeout, _UNUSED)
         self._sessions: dict[str, _Session] = {}
 
     @property
@@ -65,7 +73,7 @@ class Ownership:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = requests.current()
-        if scope["type"] != "http" or request is None or not _handshake_era(scope):
+        if scope["type"] != "http" or request is None or not handshake_era(scope):
             await self._app(scope, receive, send)
             return
         session_id = Headers(scope=scope).get("mcp-session-id")
@@ -80,29 +88,48 @@ class Ownership:
             await self._open(request, scope, receive, send)
 
     async def _open(self, request: Request, scope: Scope, receive: Receive, send: Send) -> None:
-        place = place_for(request.caller, self._places, "sessions", _RETRY_AFTER)
+        places = self._probes if request.probing else self._places
+        place = place_for(request.caller, places, "sessions", _RETRY_AFTER)
+
+        last: Message | None = None
 
         async def registering(message: Message) -> None:
+            nonlocal last
             # The client may use the session as soon as it has seen this header.
             if message["type"] == "http.response.start" and (session_id := _session_id(message)) is not None:
                 request.session_id = session_id
-                self._sessions[session_id] = _Session(request.caller, scope, time.monotonic(), held, requests=1)
-                held.enter_context(place or nullcontext())
+                self._sessions[session_id] = _Session(
+                    request.caller, scope, time.monotonic(), self._unused, held, requests=1
+                )
+                held.enter_context(place)
                 ACTIVE_SESSIONS.set(self.count)
+            if message["type"] == "http.response.body" and not message.get("more_body", False):
+                # Held until a session that failed has given its place back: the next attempt may follow at once.
+                last = message
+                return
             await send(message)
 
         held = ExitStack()
-        with place or nullcontext():
-            try:
-                await self._app(scope, receive, registering)
-            finally:
-                session = self._sessions.get(request.session_id or "")
-                if session is not None and request.session_id is not None:
-                    session.requests -= 1
-                    if request.initialized:
-                        log.info("session_opened", sessions=self.count)
-                    else:
-                        await self._end(request.session_id, "not_initialized")
+        try:
+            with place:
+                try:
+                    await self._app(scope, receive, registering)
+                finally:
+                    await self._settle(request)
+        finally:
+            if last is not None:
+                await send(last)
+
+    async def _settle(self, request: Request) -> None:
+        """Keep the session that an `initialize` opened, or end it."""
+        session = self._sessions.get(request.session_id or "")
+        if session is None or request.session_id is None:
+            return
+        session.requests -= 1
+        if request.initialized:
+            log.info("session_opened", sessions=self.count)
+        else:
+            await self._end(request.session_id, "not_initialized")
 
     async def _continue(self, session_id: str, request: Request, scope: Scope, receive: Receive, send: Send) -> None:
         session = self._sessions.get(session_id)
@@ -129,6 +156,7 @@ class Ownership:
         finally:
             session.requests -= 1
             session.last_used = time.monotonic()
+            session.patience = self._unused if request.probing else self._idle_timeout
             session.ids.discard(claimed or "")
             if status == 404 or (scope["method"] == "DELETE" and status == 200):
                 self._forget(session_id, "ended")
@@ -159,14 +187,13 @@ class Ownership:
     @asynccontextmanager
     async def sweeping(self) -> AsyncIterator[None]:
         """End idle sessions for as long as the context lasts."""
-        pause = min(self._idle_timeout / _PAUSES_PER_TIMEOUT, _LONGEST_PAUSE)
+        pause = self._unused / _PAUSES_PER_TIMEOUT
 
         async def sweep() -> None:
             while True:
                 await anyio.sleep(pause)
-                oldest = time.monotonic() - self._idle_timeout
-                idle = [key for key, found in self._sessions.items() if not found.requests and found.last_used < oldest]
-                for session_id in idle:
+                now = time.monotonic()
+                for session_id in [key for key, found in self._sessions.items() if found.idle(now)]:
                     await self._end(session_id, "idle")
 
         async with anyio.create_task_group() as tasks:
@@ -175,7 +202,7 @@ class Ownership:
             tasks.cancel_scope.cancel()
 
 
-def _handshake_era(scope: Scope) -> bool:
+def handshake_era(scope: Scope) -> bool:
     """Tell the era as the SDK does: by the header alone."""
     version = Headers(scope=scope).get("mcp-protocol-version")
     return version is None or version in HANDSHAKE_PROTOCOL_VERSIONS

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 from pydantic_core import to_json
 from starlette.types import Send
 
 from mcp_chassis import request as requests
 from mcp_chassis.errors import REFUSED, retry_meta
+from mcp_chassis.limits.places import Full, Place, Places
+from mcp_chassis.request import Caller
 from mcp_chassis.telemetry.logging import log
+from mcp_chassis.telemetry.metrics import REFUSALS
 
 
 class Refused(Exception):
@@ -68,3 +72,27 @@ async def refuse(send: Send, refusal: Refused) -> None:
     ]
     await send({"type": "http.response.start", "status": refusal.status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
+
+
+def place_for(
+    caller: Caller, places: Places, what: Literal["sessions", "streams", "calls"], retry_after: float
+) -> Place:
+    """Return a place.
+
+    Args:
+        caller: For whom.
+        places: Where.
+        what: What is opened.
+        retry_after: Seconds told to who comes too late; nobody knows when a place will be free.
+
+    Raises:
+        Refused: 429 if the caller holds all that one may, 503 if all are taken.
+    """
+    try:
+        return places.take(caller.identity)
+    except Full as full:
+        REFUSALS.labels(what).inc()
+        status, reason = (429, f"too_many_{what}_of_caller") if full.own else (503, f"too_many_{what}")
+        text = f"{'You have too many' if full.own else 'All'} {what} {'open' if full.own else 'are taken'}"
+        hint = f"{text}; end one, or try again in about {retry_after:g} s"
+        raise Refused(status, reason, hint, retry_after=retry_after, estimate=True) from None

@@ -9,10 +9,11 @@ from typing import Final, Literal
 
 from pydantic_core import to_json
 
+from mcp_chassis.limits.rates import Rate
 from mcp_chassis.limits.rules import Rules
 from mcp_chassis.request import PROBE_SCOPE, Caller
 from mcp_chassis.state.memory import MemoryStore
-from mcp_chassis.state.store import SECOND, Bucket, Budget, Conduct, Decision, Store, StoreDown
+from mcp_chassis.state.store import SECOND, Bucket, Budget, Conduct, Decision, Limit, Store, StoreDown
 from mcp_chassis.telemetry.logging import log
 from mcp_chassis.telemetry.metrics import REFUSALS, SUSPENSIONS
 
@@ -37,7 +38,7 @@ class Limiter:
     def __init__(self, store: Store, rules: Rules) -> None:
         self._store = store
         self._rules = rules
-        self._fallback = MemoryStore()
+        self._fallback: MemoryStore | None = None
 
     async def admit(self, caller: Caller, address: str, entry: Entry, revocations: Sequence[str]) -> Decision:
         """Decide about a request.
@@ -55,9 +56,9 @@ class Limiter:
         if not counted and not revocations:
             return _UNCOUNTED
         conduct = self._conduct(caller) if counted else None
-        bucket = self._admission_bucket(caller, address, entry) if counted else None
+        buckets = self._admission_buckets(caller, address, entry) if counted else ()
         try:
-            return _noted(await self._store.admit(revocations, conduct, bucket))
+            return self._noted(await self._store.admit(revocations, conduct, buckets))
         except StoreDown:
             if revocations:
                 raise
@@ -67,10 +68,8 @@ class Limiter:
         """Decide about a request whose credential passes while Redis is down."""
         if entry == "free" or PROBE_SCOPE in caller.scopes:
             return _UNCOUNTED
-        bucket = self._admission_bucket(caller, address, entry)
-        return await self._fall_back(
-            [bucket], None, lambda kept, _: self._fallback.admit((), self._conduct(caller), kept[0] if kept else None)
-        )
+        buckets, conduct = self._admission_buckets(caller, address, entry), self._conduct(caller)
+        return await self._fall_back(buckets, None, lambda kept, _: self._local().admit((), conduct, kept))
 
     async def take(self, caller: Caller, tool: str) -> Decision:
         """Decide about a call of `tool`."""
@@ -78,13 +77,13 @@ class Limiter:
             return _UNCOUNTED
         rules = self._rules.tools[tool]
         name = _name(caller)
-        buckets = [_tool_bucket(name, tool, rules.limit.interval, rules.limit.burst), *self._everybody()]
+        buckets = [_bucket("tool", f"rate:tool:{name}:{tool}", rules.limit), *self._everybody()]
         budget = None if rules.budget is None else Budget(f"budget:{name}:{tool}", rules.budget, rules.cost)
         conduct = self._conduct(caller)
         try:
-            return _noted(await self._store.take(conduct, buckets, budget))
+            return self._noted(await self._store.take(conduct, buckets, budget))
         except StoreDown:
-            return await self._fall_back(buckets, budget, lambda *kept: self._fallback.take(conduct, *kept))
+            return await self._fall_back(buckets, budget, lambda *kept: self._local().take(conduct, *kept))
 
     async def _fall_back(
         self,
@@ -98,29 +97,38 @@ class Limiter:
         if budget is not None and policies["budget"] == "closed":
             closed.append("budget")
         if closed:
-            return _noted(Decision(closed[0], _UNDECIDED, 0, 0, estimate=True))
+            return _counted(Decision(closed[0], _UNDECIDED, 0, 0, estimate=True))
         kept = [bucket for bucket in buckets if policies[bucket.limit] == "local"]
-        return _noted(await decide(kept, budget if policies["budget"] == "local" else None))
+        return _counted(await decide(kept, budget if policies["budget"] == "local" else None))
 
-    def _admission_bucket(self, caller: Caller, address: str, entry: Entry) -> Bucket:
-        if entry == "opening":
-            rate = self._rules.session
-            # An address may be shared, so the refusal is not held against this caller.
-            return Bucket("session", f"rate:session:{address}", rate.interval, rate.burst, own=False)
-        rate = self._rules.caller
-        return Bucket("caller", f"rate:caller:{_name(caller)}", rate.interval, rate.burst)
+    def _local(self) -> MemoryStore:
+        """Return what counts during an outage; each begins from zero."""
+        self._fallback = self._fallback or MemoryStore()
+        return self._fallback
+
+    def _noted(self, decision: Decision) -> Decision:
+        """Take a decision of the store."""
+        self._fallback = None
+        return _counted(decision)
+
+    def _admission_buckets(self, caller: Caller, address: str, entry: Entry) -> Sequence[Bucket]:
+        if entry == "request":
+            return (_bucket("caller", f"rate:caller:{_name(caller)}", self._rules.caller),)
+        # An address may be shared, so its refusal is not held against this caller.
+        shared = _bucket("session", f"rate:session:{address}", self._rules.session, own=False)
+        return shared, _bucket("session", f"rate:session:caller:{_name(caller)}", self._rules.session_of_caller)
 
     def _everybody(self) -> Sequence[Bucket]:
         rate = self._rules.everybody
-        return () if rate is None else (Bucket("global", "rate:global", rate.interval, rate.burst, own=False),)
+        return () if rate is None else (_bucket("global", "rate:global", rate, own=False),)
 
     def _conduct(self, caller: Caller) -> Conduct:
         return Conduct(CONDUCT + _name(caller), _who(*caller.identity), self._rules.escalation)
 
 
-def _noted(decision: Decision) -> Decision:
+def _counted(decision: Decision) -> Decision:
     """Count a refusal and tell of a suspension."""
-    if decision.refusing is not None:
+    if decision.refusing is not None and decision.refusing != "revoked":
         REFUSALS.labels(decision.refusing).inc()
     if decision.suspended:
         SUSPENSIONS.inc()
@@ -128,9 +136,9 @@ def _noted(decision: Decision) -> Decision:
     return decision
 
 
-@lru_cache(maxsize=4096)
-def _tool_bucket(caller: str, tool: str, interval: int, burst: int) -> Bucket:
-    return Bucket("tool", f"rate:tool:{caller}:{tool}", interval, burst)
+@lru_cache(maxsize=8192)
+def _bucket(limit: Limit, name: str, rate: Rate, *, own: bool = True) -> Bucket:
+    return Bucket(limit, name, rate.interval, rate.burst, own)
 
 
 def _name(caller: Caller) -> str:

@@ -43,9 +43,13 @@ class Places:
             raise Full(own=True)
         if self.taken >= self._maximum:
             raise Full(own=False)
+        self.take_again(holder)
+        return Place(self, holder)
+
+    def take_again(self, holder: Hashable) -> None:
+        """Begin a holding that is not refused, because its work has begun."""
         self._held[holder] += 1
         self.taken += 1
-        return Place(self, holder)
 
     def give_back(self, holder: Hashable) -> None:
         """End one holding."""
@@ -62,9 +66,13 @@ class Place:
         self._places = places
         self._holder = holder
         self._holds = 0
+        self._free = False
 
     def __enter__(self) -> Self:
-        """Hold the place."""
+        """Hold the place; a call that begins after its request has ended takes it again."""
+        if self._free:
+            self._places.take_again(self._holder)
+            self._free = False
         self._holds += 1
         return self
 
@@ -72,4 +80,5 @@ class Place:
         """Let go of it."""
         self._holds -= 1
         if self._holds == 0:
+            self._free = True
             self._places.give_back(self._holder)

@@ -8,9 +8,12 @@ from dataclasses import dataclass
 from typing import ClassVar, Final, TypeVar
 
 _NUMBER: Final = r"\d{1,6}(?:\.\d{1,3})?"
-_RATE: Final = re.compile(f"({_NUMBER})" + r"/([1-9]\d{0,5})")
+_WHOLE: Final = r"[1-9]\d{0,5}"
+_RATE: Final = re.compile(f"({_NUMBER})/({_WHOLE})")
 _UNITS: Final = re.compile(r"[1-9]\d{0,8}")
 _LARGEST: Final = 100_000
+_LONGEST: Final = 6_000_000_000
+"""Seconds after which a used up burst is whole again: beyond them Lua's numbers are not exact to the microsecond."""
 
 _Value = TypeVar("_Value")
 
@@ -35,7 +38,8 @@ class Rate:
     words: ClassVar[str] = "a rate and a burst, like 20/5"
 
     def __post_init__(self) -> None:
-        if not 0 < self.rate / self.per <= _LARGEST or not 1 <= self.burst <= _LARGEST:
+        positive = self.rate > 0 and self.per > 0 and self.burst in range(1, _LARGEST + 1)
+        if not positive or self.rate / self.per > _LARGEST or not self.per / self.rate * self.burst <= _LONGEST:
             raise ValueError(f"Rate({self.rate}, burst={self.burst}, per={self.per}) admits nothing or everything")
 
     def __str__(self) -> str:
@@ -71,7 +75,7 @@ def rate(text: object) -> Rate:
         return text
     found = _RATE.fullmatch(str(text).strip())
     if found is None or not 0 < float(found.group(1)) <= _LARGEST:
-        raise ValueError(f"must be {Rate.words}: 20 in the long run and 5 at once; 0.5/1 is one every 2")
+        raise ValueError(f"must be {Rate.words}: 20 in the long run and 5 at once, each from 0.001 or 1 to {_LARGEST}")
     return Rate(float(found.group(1)), int(found.group(2)))
 
 
@@ -105,5 +109,5 @@ def by_name(items: Iterable[str], read: Callable[[str], _Value]) -> dict[str, _V
         try:
             found[name] = read(text)
         except ValueError as error:
-            raise ValueError(f"{item}: {error}") from None
+            raise ValueError(f"{item} {error}") from None
     return found

@@ -36,6 +36,7 @@ class Rules:
 
     tools: Mapping[str, ToolRules]
     session: Rate
+    session_of_caller: Rate
     caller: Rate
     everybody: Rate | None
     escalation: Escalation
@@ -64,6 +65,7 @@ def rules_of(settings: Settings, policies: Mapping[str, ToolPolicy]) -> Rules:
     return Rules(
         tools=tools,
         session=settings.session_limit,
+        session_of_caller=settings.session_limit_per_caller,
         caller=settings.caller_limit,
         everybody=settings.global_limit,
         escalation=Escalation(
@@ -71,7 +73,7 @@ def rules_of(settings: Settings, policies: Mapping[str, ToolPolicy]) -> Rules:
             window=round(settings.suspension_window * SECOND),
             first=round(settings.suspension_first * SECOND),
             longest=round(max(settings.suspension_longest, settings.suspension_first) * SECOND),
-            decay=round(settings.suspension_decay * SECOND),
+            decay=max(1, round(settings.suspension_decay * SECOND)),
         ),
         when_down=_when_down(settings.limits_when_store_down),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import nullcontext
 from typing import Final
@@ -48,12 +49,15 @@ class Turnstile:
                 return refused("rejected", text, "limit_concurrency", **retry_meta(_RETRY_AFTER, estimate=True))
         with place or nullcontext(), (request and request.place) or nullcontext():
             decision = await self._limiter.take(caller, tool)
-            return await call() if decision.refusing is None else _refusal(tool, decision)
+            if decision.refusing is None:
+                return await call()
+            # The same call has to pass admission again, too.
+            seconds = max(decision.wait / SECOND, 0 if request is None else request.room_at - time.monotonic())
+            return _refusal(tool, decision, seconds)
 
 
-def _refusal(tool: str, decision: Decision) -> CallToolResult:
+def _refusal(tool: str, decision: Decision, seconds: float) -> CallToolResult:
     reason = "suspended" if decision.suspended else str(decision.refusing)
-    seconds = decision.wait / SECOND
     words = {
         "tool": f"Too many calls of {tool}",
         "budget": f"Today's budget for {tool} is spent, do something else until it is renewed at midnight UTC",

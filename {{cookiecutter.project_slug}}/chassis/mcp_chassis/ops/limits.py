@@ -14,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import to_json
 
 from mcp_chassis.limits.limiter import CONDUCT
+from mcp_chassis.limits.rates import Rate
 from mcp_chassis.ops.running import NO_STORE, Impossible, run, tell
 from mcp_chassis.server import Server
 from mcp_chassis.settings import Settings
@@ -120,8 +121,13 @@ def _as_text(server: Server, settings: Settings) -> str:
     tools: list[tuple[str, ...]] = [("tool, for one caller", "rate/burst", "budget/day", "cost", "at one time")]
     for name, rules in sorted(server.limits(settings).items()):
         numbers = (rules.budget or "-", rules.cost, rules.concurrency or "-")
-        tools.append((name, str(rules.limit), *map(str, numbers)))
+        tools.append((name, _shown(rules.limit), *map(str, numbers)))
     return f"{_table(tools)}\n\n{_table([('variable', 'value', 'meaning'), *_knobs(settings)])}"
+
+
+def _shown(limit: Rate) -> str:
+    """Return a tool's rate with its span, where that is not a second."""
+    return str(limit) if limit.per == 1 else f"{limit} per {limit.per:g} s"
 
 
 def _knobs(settings: Settings) -> list[tuple[str, str, str]]:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, Final, TypeVar
+from contextvars import Context
+from typing import Any, Final, TypeVar, cast
 
 from redis.asyncio import Redis
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import NoScriptError
 
 from mcp_chassis.state.store import StoreDown
 
+CONNECTIONS: Final = 4
+"""Commands of one moment share a batch; those of the next need not wait until it is back."""
 _PAUSE: Final = 0.25
 """Seconds between two looks whether a silent Redis is back."""
 _PATIENCE: Final = 1.0
@@ -24,21 +27,23 @@ _Answer = TypeVar("_Answer")
 
 
 class Link:
-    """One connection on which each batch waits for the one before it.
+    """A few connections; on each, a batch waits for the one before it.
 
     Args:
         redis: The client.
+        look: A command that shows whether it can keep something.
         longest: Seconds of silence after which Redis counts as down; until it is back every command fails at once.
         on_change: Told with True or False when Redis begins or ceases to answer.
     """
 
-    def __init__(self, redis: Redis, *, longest: float, on_change: Callable[[bool], None]) -> None:
+    def __init__(self, redis: Redis, *, look: Command, longest: float, on_change: Callable[[bool], None]) -> None:
         self._redis = redis
+        self._look = look
         self._longest = longest
         self._on_change = on_change
         self._scripts: tuple[str, ...] = ()
         self._waiting: list[tuple[Command, asyncio.Future[Any]]] = []
-        self._sender: asyncio.Task[None] | None = None
+        self._senders: set[asyncio.Task[None]] = set()
         self._recovery: asyncio.Task[None] | None = None
 
     def use(self, *scripts: str) -> None:
@@ -55,28 +60,32 @@ class Link:
             raise StoreDown("silent")
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._waiting.append((command, answer))
-        if self._sender is None:
-            self._sender = asyncio.create_task(self._send())
+        if len(self._senders) < CONNECTIONS:
+            self._senders.add(_apart(self._send()))
         found = await answer
         if isinstance(found, Exception):
             raise StoreDown(type(found).__name__)
         return found
 
     async def _send(self) -> None:
+        batch: list[tuple[Command, asyncio.Future[Any]]] = []
         try:
             while self._waiting:
                 batch, self._waiting = self._waiting, []
-                commands = [command for command, _ in batch]
-                try:
-                    answers = await _within(self._longest, self._answers(commands))
-                except (RedisError, OSError, TimeoutError) as error:
-                    self._fail([*batch, *self._waiting], error)
-                    return
+                answers = await _within(self._longest, self._answers([command for command, _ in batch]))
                 for (_, answer), found in zip(batch, answers, strict=True):
                     if not answer.done():
                         answer.set_result(found)
+        except asyncio.CancelledError:
+            self._refuse([*batch, *self._waiting], ConnectionError())
+            raise
+        except Exception as error:  # whatever it is, nobody may wait for ever
+            self._refuse([*batch, *self._waiting], error)
+            if self._recovery is None:
+                self._recovery = _apart(self._recover())
+                self._on_change(False)
         finally:
-            self._sender = None
+            self._senders.discard(cast(asyncio.Task[None], asyncio.current_task()))
 
     async def _answers(self, commands: Sequence[Command]) -> list[Any]:
         """Return the answers in order; a Redis that was restarted has lost the scripts and gets them again."""
@@ -87,6 +96,10 @@ class Link:
             again = await self._pipeline([commands[index] for index in lost])
             for index, answer in zip(lost, again, strict=True):
                 found[index] = answer
+        for answer in found:
+            # We ask nothing wrong: a Redis that refuses (read-only, out of memory, no replicas) is as good as silent.
+            if isinstance(answer, Exception):
+                raise answer
         return found
 
     async def _pipeline(self, commands: Sequence[Command]) -> list[Any]:
@@ -95,31 +108,41 @@ class Link:
             pipeline.execute_command(*command)
         return list(await pipeline.execute(raise_on_error=False))
 
-    def _fail(self, batch: Sequence[tuple[Command, asyncio.Future[Any]]], error: Exception) -> None:
+    def _refuse(self, batch: Sequence[tuple[Command, asyncio.Future[Any]]], error: Exception) -> None:
         self._waiting = []
         for _, answer in batch:
             if not answer.done():
                 answer.set_result(error)
-        self._on_change(False)
-        self._recovery = asyncio.create_task(self._recover())
 
     async def _recover(self) -> None:
-        while True:
+        well = False
+        while not well:
             await asyncio.sleep(_PAUSE)
-            try:
-                await _within(_PATIENCE, self._pipeline([("PING",)]))
-            except (RedisError, OSError, TimeoutError):
-                continue
-            self._recovery = None
-            self._on_change(True)
-            return
+            well = await self._well()
+        self._recovery = None
+        self._on_change(True)
+
+    async def _well(self) -> bool:
+        """Tell whether Redis decides again, and in time: one that is slow would come and go."""
+        try:
+            await _within(_PATIENCE, self._pipeline([("PING",)]))  # connecting may take its time
+            await _within(self._longest, self._answers([self._look]))
+        except Exception:  # whatever it is, the next look may find it gone
+            return False
+        return True
 
     async def close(self) -> None:
         """Close the connection."""
-        for task in (self._recovery, self._sender):
+        for task in (self._recovery, *self._senders):
             if task is not None:
                 task.cancel()
+        self._refuse(self._waiting, ConnectionError())
         await self._redis.aclose()
+
+
+def _apart(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    """Start work that serves everybody: its log lines must not name the request that happened to come first."""
+    return asyncio.create_task(work, context=Context())
 
 
 async def _within(seconds: float, work: Coroutine[Any, Any, _Answer]) -> _Answer:
@@ -130,12 +153,14 @@ async def _within(seconds: float, work: Coroutine[Any, Any, _Answer]) -> _Answer
     """
     task = asyncio.ensure_future(work)
     clock = asyncio.get_running_loop().time
-    for _ in range(_EXTENSIONS):
-        begun = clock()
-        await asyncio.wait({task}, timeout=seconds)
-        if task.done():
-            return task.result()
-        if clock() - begun < seconds + _LATE:
-            break
-    task.cancel()
-    raise TimeoutError
+    try:
+        for _ in range(_EXTENSIONS):
+            begun = clock()
+            await asyncio.wait({task}, timeout=seconds)
+            if task.done():
+                return task.result()
+            if clock() - begun < seconds + _LATE:
+                break
+        raise TimeoutError
+    finally:
+        task.cancel()

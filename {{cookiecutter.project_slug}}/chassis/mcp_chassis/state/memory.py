@@ -12,7 +12,7 @@ from mcp_chassis.state.store import DAY, HIGHEST_LEVEL, SECOND, Bucket, Budget, 
 
 _Value = TypeVar("_Value")
 _LARGEST_SHELF: Final = 100_000
-"""Entries of one kind, about 25 MB: a flood of callers costs some others their history, never the process."""
+"""Entries of one kind, 40 MB at most: a flood of callers costs some others their history, never the process."""
 _SWEPT: Final = 2
 """Old entries looked at for each one kept, so that ended ones leave faster than new ones come."""
 _FOR_EVER: Final = 1 << 62
@@ -89,29 +89,25 @@ class MemoryStore:
     async def close(self) -> None:
         """Do nothing: memory closes itself."""
 
-    async def admit(self, revocations: Sequence[str], conduct: Conduct | None, bucket: Bucket | None) -> Decision:
-        """Decide as `admission.lua` does."""
+    async def admit(self, revocations: Sequence[str], conduct: Conduct | None, buckets: Sequence[Bucket]) -> Decision:
+        """Decide as `decisions.lua` does."""
         now = self._clock()
         if any(self._texts.get(name, now) is not None for name in revocations):
             return Decision("revoked", 0, 0, now)
-        if conduct is not None and (left := self._suspended(conduct, now)) > 0:
-            return Decision("suspended", left, 0, now)
-        return self._decide(conduct, () if bucket is None else (bucket,), None, now)
+        return self._decide(conduct, buckets, None, now)
 
     async def take(self, conduct: Conduct, buckets: Sequence[Bucket], budget: Budget | None) -> Decision:
-        """Decide as `call.lua` does."""
-        now = self._clock()
-        if (left := self._suspended(conduct, now)) > 0:
-            return Decision("suspended", left, 0, now)
-        return self._decide(conduct, buckets, budget, now)
+        """Decide as `decisions.lua` does."""
+        return self._decide(conduct, buckets, budget, self._clock())
 
     def _decide(self, conduct: Conduct | None, buckets: Sequence[Bucket], budget: Budget | None, now: int) -> Decision:
         refusing: Refusing | None = None
-        wait, own = 0, False
+        wait, next_wait, own = 0, 0, False
         arrivals = []
         for bucket in buckets:
             arrival, late = self._room(bucket, now)
             arrivals.append(arrival)
+            next_wait = max(next_wait, late + bucket.interval)
             own = own or (late > 0 and bucket.own)
             if late > wait:
                 refusing, wait = bucket.limit, late
@@ -122,6 +118,8 @@ class MemoryStore:
                 own = True
                 if DAY - now % DAY > wait:
                     refusing, wait = "budget", DAY - now % DAY
+        if conduct is not None and (left := self._suspended(conduct, now)) > 0:
+            return Decision("suspended", max(left, wait), 0, now)
         if refusing is not None:
             length = self._strike(conduct, now) if own and conduct is not None else 0
             return Decision(refusing, max(wait, length), length, now)
@@ -129,7 +127,7 @@ class MemoryStore:
             self._arrivals.put(bucket.name, arrival, arrival, now)
         if budget is not None:
             self._spent.put(budget.name, spent, now - now % DAY + DAY, now)
-        return Decision(None, 0, 0, now)
+        return Decision(None, next_wait, 0, now)
 
     def _room(self, bucket: Bucket, now: int) -> tuple[int, int]:
         """Return the arrival time that a call now would leave behind, and how long it is too early."""
@@ -140,7 +138,8 @@ class MemoryStore:
 
     def _suspended(self, conduct: Conduct, now: int) -> int:
         found = self._conduct.get(conduct.name, now) if conduct.escalation.refusals else None
-        return 0 if found is None else found[3] - now
+        # Bounded, because the clock may be set back and the longest may be lowered.
+        return 0 if found is None else min(found[3] - now, conduct.escalation.longest)
 
     def _strike(self, conduct: Conduct, now: int) -> int:
         """Count a refusal; return the length of the suspension it brings about, or 0."""
@@ -153,7 +152,7 @@ class MemoryStore:
         count += 1
         length = 0
         if count >= rules.refusals:
-            level = min(max(0, level - (now - ends) // rules.decay), HIGHEST_LEVEL)
+            level = min(max(0, level - max(0, now - ends) // rules.decay), HIGHEST_LEVEL)
             length = min(rules.first * 2**level, rules.longest)
             count, window_ends, level, ends = 0, 0, level + 1, now + length
         forgotten = max(window_ends, ends + level * rules.decay)

@@ -97,7 +97,8 @@ class Decision:
 
     Args:
         refusing: What refuses, or None.
-        wait: Microseconds after which the same request passes, if nothing else is used until then.
+        wait: Microseconds after which the same request passes, if nothing else is used until then; of one that passed,
+            until the buckets have room for the next.
         suspended: Microseconds of the suspension that this refusal brought about; 0 if it did not.
         now: The store's clock: microseconds since 1970.
         estimate: Whether nobody can know the wait.
@@ -128,7 +129,7 @@ class Store(Protocol):
     async def names(self, prefix: str) -> list[str]:
         """Return all names that begin with `prefix`, sorted; for commands, not for requests."""
 
-    async def admit(self, revocations: Sequence[str], conduct: Conduct | None, bucket: Bucket | None) -> Decision:
+    async def admit(self, revocations: Sequence[str], conduct: Conduct | None, buckets: Sequence[Bucket]) -> Decision:
         """Decide about a request: refused if a revocation exists, if its sender is suspended or has no room."""
 
     async def take(self, conduct: Conduct, buckets: Sequence[Bucket], budget: Budget | None) -> Decision:

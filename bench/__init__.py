@@ -1,0 +1,1 @@
+"""What the chassis costs and what it protects, measured: `make bench`."""

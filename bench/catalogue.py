@@ -1,0 +1,13 @@
+"""Everything that `make bench` measures, in the order of the report: a new measurement is a module and a line here."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from bench import limit_check, neighbour
+from bench.figures import Measurement
+
+MEASUREMENTS: Final[tuple[Measurement, ...]] = (
+    limit_check.MEASUREMENT,
+    neighbour.MEASUREMENT,
+)

@@ -1,0 +1,99 @@
+"""A flood of distinct callers costs this process a bounded amount of memory, and what is idle leaves (L3)."""
+
+from __future__ import annotations
+
+import gc
+import tracemalloc
+
+import pytest
+
+from mcp_chassis.limits.limiter import Limiter
+from mcp_chassis.limits.rates import Rate
+from mcp_chassis.state.memory import MemoryStore
+from mcp_chassis.state.store import Bucket, Budget, Conduct, Escalation
+from tests.limits.servers import caller, rules
+from tests.limits.traces import SECOND
+
+pytestmark = pytest.mark.anyio
+
+LARGEST_SHELF = 100_000
+"""Entries of one kind that are kept."""
+LARGEST = 40_000_000
+"""Bytes that one kind takes at most, however many callers there are: buckets, budgets, or conducts."""
+
+
+def entries(store: MemoryStore) -> dict[str, int]:
+    """Return how much of each kind is kept."""
+    spent, conduct = len(store._spent._entries), len(store._conduct._entries)
+    return {"arrivals": len(store._arrivals._entries), "spent": spent, "conduct": conduct}
+
+
+async def test_L3_distinct_callers_do_not_grow_memory_past_the_bound() -> None:
+    # Given callers of whom each leaves a bucket that stays for hours
+    store = MemoryStore()
+    limiter = Limiter(store, rules(Rate(0.001, 10)))
+    tracemalloc.start()
+    try:
+        grown = {}
+        before = tracemalloc.get_traced_memory()[0]
+        for who in range(300_001):
+            if who in (100_000, 300_000):
+                gc.collect()
+                grown[who] = tracemalloc.get_traced_memory()[0] - before
+            await limiter.admit(caller(who), "", "request", ())
+    finally:
+        tracemalloc.stop()
+
+    # Then 300,000 take no more than 100,000 may
+    assert entries(store)["arrivals"] == LARGEST_SHELF
+    assert max(grown.values()) < LARGEST
+
+
+async def test_L3_refused_callers_with_budgets_do_not_grow_memory_past_the_bound() -> None:
+    store = MemoryStore(clock=lambda: 1_900_000_000 * SECOND)
+    escalation = Escalation(1, 60 * SECOND, 30 * SECOND, 3600 * SECOND, 600 * SECOND)
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        for who in range(102_000):
+            bucket = Bucket("tool", f"rate:tool:{who:032}:search_notes", SECOND, 1)
+            conduct = Conduct(f"conduct:{who:032}", "", escalation)
+            for _ in range(2):
+                await store.take(conduct, [bucket], Budget(f"budget:{who:032}:search_notes", 10, 1))
+        gc.collect()
+        grown = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+
+    assert entries(store) == dict.fromkeys(("arrivals", "spent", "conduct"), LARGEST_SHELF)
+    assert grown < LARGEST * 3
+
+
+async def test_L3_idle_buckets_leave_by_themselves() -> None:
+    # Given many callers, some of whom are served again and again
+    now = [1_900_000_000 * SECOND]
+    store = MemoryStore(clock=lambda: now[0])
+    for who in range(5_000):
+        await store.admit((), None, [Bucket("caller", f"rate:{who}", SECOND, 1)])
+    await store.admit((), None, [Bucket("caller", "rate:lasting", 10**9 * SECOND, 1)])
+    assert entries(store)["arrivals"] == 5_001
+
+    # When all but one are idle for longer than their bucket remembers
+    now[0] += 2 * SECOND
+    for _ in range(2_600):
+        now[0] += SECOND
+        await store.admit((), None, [Bucket("caller", "rate:busy", SECOND, 1)])
+
+    # Then they are gone, and who has to be remembered is not
+    assert entries(store)["arrivals"] == 2
+    assert (await store.admit((), None, [Bucket("caller", "rate:lasting", 10**9 * SECOND, 1)])).refusing == "caller"
+
+
+async def test_L3_flood_costs_no_busy_caller_its_history_while_there_is_room() -> None:
+    store = MemoryStore(clock=lambda: 1_900_000_000 * SECOND)
+    slow = Bucket("caller", "rate:slow", 3600 * SECOND, 1)
+    assert (await store.admit((), None, [slow])).refusing is None
+    for who in range(LARGEST_SHELF - 1):
+        await store.admit((), None, [Bucket("caller", f"rate:{who}", 3600 * SECOND, 1)])
+
+    assert (await store.admit((), None, [slow])).refusing == "caller"
