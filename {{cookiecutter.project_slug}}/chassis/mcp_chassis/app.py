@@ -66,7 +66,6 @@ def build_app(
     Raises:
         ConfigurationError: If the keys file cannot be read.
     """
-    stateless = settings.sessions == "stateless"
     store = open_store(settings.state_url.get_secret_value(), server=server.name)
     client = issuer_client()
     challenge = challenge_of(settings, server.name)
@@ -74,24 +73,8 @@ def build_app(
         authenticate = authentication_of(settings, challenge=challenge, store=store, client=client)
 
     manager = _session_manager(server, settings)
-    negotiation = Negotiation(StreamableHTTPASGIApp(manager), longest_call=settings.tool_timeout)
-    sessions = Places(settings.max_sessions, settings.max_sessions_per_caller)
-    ownership = Ownership(negotiation, places=sessions, idle_timeout=settings.session_idle_timeout)
-    admission = _admission(negotiation if stateless else ownership, server, settings, challenge, store)
-    envelope = Envelope(
-        admission,
-        judge=admission.judge,
-        max_body_bytes=settings.max_body_bytes,
-        receive_timeout=settings.receive_timeout,
-    )
-    identity = Identity(envelope, authenticate=authenticate or admit_everyone)
-    boundary = Boundary(
-        identity,
-        names=(names := Names.of(settings)),
-        methods=("POST",) if stateless else ("POST", "GET", "DELETE"),
-        max_header_bytes=settings.max_header_bytes,
-    )
-
+    names = Names.of(settings)
+    boundary, ownership = _layers(server, settings, manager, names, challenge, store, authenticate or admit_everyone)
     health = Health(server.version, [*_checks(settings, store), *server.checks])
     LONGEST_CALL.set(settings.tool_timeout)
     BUILD.labels(server.version).set(1)
@@ -111,6 +94,32 @@ def build_app(
     # A Route, not a mount: a mount answers /mcp with a redirect that clients do not follow.
     app.router.routes.append(Route("/mcp", endpoint=_for_browsers(boundary, names)))
     return app
+
+
+def _layers(
+    server: Server,
+    settings: Settings,
+    manager: StreamableHTTPSessionManager,
+    names: Names,
+    challenge: Challenge,
+    store: Store,
+    authenticate: Authenticate,
+) -> tuple[Boundary, Ownership]:
+    """Return the first layer, and the one that has to sweep; each is given the one below it."""
+    stateless = settings.sessions == "stateless"
+    negotiation = Negotiation(StreamableHTTPASGIApp(manager), longest_call=settings.tool_timeout)
+    sessions = Places(settings.max_sessions, settings.max_sessions_per_caller)
+    ownership = Ownership(negotiation, places=sessions, idle_timeout=settings.session_idle_timeout)
+    admission = _admission(negotiation if stateless else ownership, server, settings, challenge, store)
+    envelope = Envelope(
+        admission,
+        judge=admission.judge,
+        max_body_bytes=settings.max_body_bytes,
+        receive_timeout=settings.receive_timeout,
+    )
+    identity = Identity(envelope, authenticate=authenticate)
+    methods = ("POST",) if stateless else ("POST", "GET", "DELETE")
+    return Boundary(identity, names=names, methods=methods, max_header_bytes=settings.max_header_bytes), ownership
 
 
 def _admission(app: ASGIApp, server: Server, settings: Settings, challenge: Challenge, store: Store) -> Admission:
