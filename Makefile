@@ -8,7 +8,7 @@ help:
 	@echo '  make demo   render a server, start it, talk to it, show what happened'
 	@echo '  make bench  measure costs and limits, compare with the goals (6 minutes; ARGS=--quick takes one)'
 	@echo '  make lint   style, types, derived files, shell scripts (seconds)'
-	@echo '  make test   lint, then every test (installs nginx, curl and redis-server if they are missing)'
+	@echo '  make test   lint, then every test (installs nginx, Redis, PostgreSQL, Prometheus and what else is missing)'
 	@echo
 	@echo 'One test: scripts/setup.sh pytest tests/render -k slug'
 
