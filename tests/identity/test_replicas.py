@@ -48,10 +48,14 @@ async def store_of(redis: Redis) -> AsyncIterator[RedisStore]:
     await store.close()
 
 
-async def health(served: Served) -> tuple[int, dict[str, Any]]:
-    answer = await exchange(served.port, raw("GET", [], path="/health"))
-    found = json.loads(answer.body)
-    return answer.status, {"status": found["status"], **found["checks"]}
+async def health_becomes(served: Served, *expected: object) -> dict[str, Any]:
+    """Wait until the server tells this status and word; return what it tells of the store."""
+    while True:
+        answer = await exchange(served.port, raw("GET", [], path="/health"))
+        told = json.loads(answer.body)
+        if (answer.status, told["status"]) == expected:
+            return dict(told["checks"]["store"])
+        await asyncio.sleep(0.05)
 
 
 def a_key(file: Path) -> str:
@@ -114,22 +118,23 @@ async def test_A3_deny_answers_503_while_the_store_is_silent_and_recovers(
         # When they call, more than once
         begun = time.monotonic()
         refused = [await peer.call("whoami") for peer in peers * 2]
-        unwell = await health(served)
 
         # Then nobody waits long, nobody is told to log in again, and no MCP code runs
-        assert time.monotonic() - begun < 5 * 0.4
+        assert time.monotonic() - begun < 4 * 0.4
         assert {(answer.status, answer.reason()) for answer in refused} == {(503, "revocation_undecidable")}
         assert {answer.header("retry-after") for answer in refused} == {"5"}
         assert {answer.header("www-authenticate") for answer in refused} == {None}
         assert len(served.handled) == handled
-        assert unwell == (503, {"status": "unhealthy", "store": "silent"})
-        assert [set(line) & {"hint", "reason"} for line in log.lines("store_silent")] == [{"hint"}]
+        async with asyncio.timeout(10):
+            assert (await health_becomes(served, 503, "unhealthy"))["error"] == "StoreDown"
+        # One line a replica, however many calls.
+        assert [set(line) & {"hint", "reason"} for line in log.lines("store_silent")] in ([{"hint"}], [{"hint"}] * 2)
 
         # And when the store is back, all is well without help
         redis.start() if harm == "killed" else redis.thaw()
         for peer in peers:
             await becomes(peer, 200)
-        assert len(log.lines("store_answers")) == 1
+        assert len(log.lines("store_answers")) in (1, 2)
 
 
 @pytest.mark.parametrize("era", ERAS)
@@ -144,15 +149,15 @@ async def test_A3_allow_lets_valid_credentials_pass_while_the_store_is_silent(
 
         assert [(await peer.call("whoami")).status for _ in range(3)] == [200] * 3
         assert (await peer.claiming(bearer("bad")).call("whoami")).status == 401
-        assert await health(served) == (200, {"status": "degraded", "store": "silent"})
+        async with asyncio.timeout(10):
+            assert (await health_becomes(served, 200, "degraded"))["status"] == "degraded"
 
         redis.start()
         await Revocations(one).revoke("subject", "ann", 60)
         assert (await becomes(peer, 401)).reason() == "revoked"
-    assert [line["event"] for line in log.lines() if line["event"].startswith("store_")] == [
-        "store_silent",
-        "store_answers",
-    ]
+    told = [line["event"] for line in log.lines() if line["event"].startswith("store_")]
+    assert sorted(set(told)) == ["store_answers", "store_silent"]
+    assert len(told) <= 4
 
 
 @pytest.mark.parametrize("policy", ["deny", "allow"])
@@ -170,11 +175,11 @@ async def test_A3_keys_that_are_kept_in_the_store_cannot_be_judged_without_it(
             refused = [await peer.call("whoami") for _ in range(2)]
 
             assert {(answer.status, answer.reason()) for answer in refused} == {(503, "keys_unavailable")}
-            assert len(log.lines("store_silent")) == 1
+            assert len(log.lines("store_silent")) in (1, 2)
             redis.start()
             await StoreKeyring(store).put(record)
             await becomes(peer, 200)
-            assert len(log.lines("store_answers")) == 1
+            assert len(log.lines("store_answers")) in (1, 2)
 
 
 async def test_A3_foreign_record_in_the_store_is_503_and_no_crash(redis: Redis, issuer: Issuer, log: Log) -> None:

@@ -24,7 +24,7 @@ LONGEST_CALL: Final = 0.8
 HABITS: Final = (
     Habit("stumble", {"stumbling": True}, {"stumbling": False}),
     Habit("wait", {"seconds": 0.6}, {"seconds": 0}),
-    Habit("hold", {"seconds": 5}),
+    Habit("dawdle", {"seconds": 5}),
     Habit("narrate", {"aloud": False}, {"aloud": True}),
     Habit("ask_partner", {}, {}),
     Habit("ask_flaky", {}, {}),

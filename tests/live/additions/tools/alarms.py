@@ -31,7 +31,7 @@ async def wait(seconds: float) -> str:
 
 
 @server.tool()
-async def hold(seconds: float) -> str:
+async def dawdle(seconds: float) -> str:
     """Answer late, and do not listen when told to stop."""
     end = time.monotonic() + seconds
     while (left := end - time.monotonic()) > 0:
