@@ -13,12 +13,12 @@ pytestmark = pytest.mark.xdist_group("limits-delays")
 
 BAD_CONFIGURATION = 78
 BAD = {
-    "MCP_TOOL_LIMITS=hold=7": "hold=7: must be a rate and a burst, like 20/5",
+    "MCP_TOOL_LIMITS=hold=7": "hold=7 must be a rate and a burst, like 20/5",
     "MCP_TOOL_LIMIT=0/1": "must be a rate and a burst, like 20/5: 20 in the long run and 5 at once",
     "MCP_CALLER_LIMIT=20/0": "must be a rate and a burst, like 20/5",
     "MCP_SESSION_LIMIT=-1/2": "must be a rate and a burst, like 20/5",
     "MCP_GLOBAL_LIMIT=many": "must be a rate and a burst, like 20/5",
-    "MCP_TOOL_BUDGETS=weigh=0": "weigh=0: must be a whole number above 0, like 100",
+    "MCP_TOOL_BUDGETS=weigh=0": "weigh=0 must be a whole number above 0, like 100",
     "MCP_TOOL_CONCURRENCY=hold": "must be NAME=VALUE for each name once, separated by commas; hold is not",
     "MCP_MAX_CALLS=0": "must be a whole number from 1 to 100000; remove it to use 500",
     "MCP_MAX_SESSIONS_PER_CALLER=all": "must be a whole number from 1 to 100000; remove it to use 100",
