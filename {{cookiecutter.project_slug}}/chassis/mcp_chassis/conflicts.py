@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Final
+from urllib.parse import urlsplit
 
 from mcp_chassis.environment import Problem
 
@@ -49,6 +50,10 @@ def _unsafe_in_production(auth: str, modes: set[str], given: Mapping[str, str], 
     if given.get("MCP_DATABASE_URL", "").startswith("sqlite"):
         rule = "must be PostgreSQL in production: SQLite serves one process and cannot keep tenants apart"
         found.append(Problem("MCP_DATABASE_URL", given["MCP_DATABASE_URL"], rule))
+    owner, user = (_user(given.get(f"MCP_DATABASE_{kind}", "")) for kind in ("MIGRATION_URL", "URL"))
+    if owner is not None and owner == user:
+        rule = "must name another role than MCP_DATABASE_URL: who owns the tables can switch row security off"
+        found.append(Problem("MCP_DATABASE_MIGRATION_URL", None, rule))
     if given.get("MCP_LOG_PAYLOADS", "").lower() in _TRUE:
         rule = "must not be on in production: lines would hold what callers send"
         found.append(Problem("MCP_LOG_PAYLOADS", given["MCP_LOG_PAYLOADS"], rule))
@@ -59,3 +64,10 @@ def _unsafe_in_production(auth: str, modes: set[str], given: Mapping[str, str], 
         )
         found.append(Problem("MCP_STATE_URL", "memory://", rule))
     return found
+
+
+def _user(url: str) -> str | None:
+    try:
+        return urlsplit(url).username
+    except ValueError:
+        return None

@@ -21,6 +21,7 @@ from functools import cached_property
 from typing import Any, Final
 
 from sqlalchemy import event, text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as NoConnection
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.orm import Mapped, mapped_column
@@ -32,22 +33,31 @@ from mcp_chassis.errors import NotNow, ToolFailure
 from mcp_chassis.migrations import FOLDER, configuration, upgrade
 from mcp_chassis.settings import Settings
 from mcp_chassis.telemetry.downstream import record
+from mcp_chassis.telemetry.logging import declared_type
 from mcp_chassis.telemetry.metrics import POOL_ACQUIRE, POOL_EXHAUSTED, POOL_IN_USE, POOL_PENDING
-from mcp_chassis.telemetry.tracing import span
+from mcp_chassis.telemetry.tracing import past_span, span
 
 _CONNECT_SECONDS: Final = 3.0
 """What a new connection may take, and the proof that an old one still answers."""
 _LONGEST_NAME: Final = 63
 """What PostgreSQL keeps of an application_name."""
-_RECENT: Final = 5.0
 _BEGIN: Final = text(
     "SELECT set_config('app.tenant', :tenant, true), set_config('application_name', :request, true),"
     " set_config('statement_timeout', :timeout, true)"
 )
-"""`SET LOCAL` takes no parameters; these end with the transaction, so a pooled connection carries nobody's tenant."""
+"""`SET LOCAL` takes no parameters; these end with the transaction."""
+_RESET: Final = "SELECT pg_advisory_unlock_all(); CLOSE ALL; UNLISTEN *; RESET ALL; DISCARD TEMP"
+"""What else a call may have left on its connection: the next one is another tenant's."""
+_ABOVE_ROW_SECURITY: Final = """
+SELECT rolsuper OR rolbypassrls OR EXISTS (
+    SELECT FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
+    WHERE relkind IN ('r', 'p') AND nspname !~ '^(pg_|information_schema)' AND pg_has_role(relowner, 'MEMBER')
+) FROM pg_roles WHERE rolname = current_user
+"""
 
 
-_ABOVE_ROW_SECURITY: Final = text("SELECT rolsuper OR rolbypassrls FROM pg_roles WHERE rolname = current_user")
+_closing: Final[set[asyncio.Future[None]]] = set()
+"""The event loop keeps weak references only."""
 
 
 class RoleSeesEveryTenant(Exception):
@@ -63,7 +73,6 @@ class OfTenant:
 class Database:
     """One pool of connections, opened when first used; `server.database()` returns it."""
 
-    _answered_at = float("-inf")
     _held = 0
 
     @cached_property
@@ -90,6 +99,8 @@ class Database:
             hide_parameters=True,
         )
         instrument(engine)
+        if server:
+            _isolate(engine, strict=self.settings.environment == "production")
         return engine
 
     @asynccontextmanager
@@ -97,16 +108,19 @@ class Database:
         """Yield a session in one transaction of the caller's tenant; it commits at the end, or rolls back.
 
         Raises:
-            NotNow: If no connection was free in time.
+            NotNow: If no connection was free in time, or the database does not answer.
             ToolFailure: On SQLite, which cannot keep tenants apart, for a second tenant.
         """
-        async with self._connection() as connection, connection.begin():
-            await self._enter_tenant(connection)
-            self._answered_at = time.monotonic()
-            async with AsyncSession(connection, expire_on_commit=False) as session:
-                yield session
-                await session.flush()
-        self._answered_at = time.monotonic()
+        try:
+            async with self._connection() as connection, connection.begin():
+                await self._enter_tenant(connection)
+                async with AsyncSession(connection, expire_on_commit=False) as session:
+                    yield session
+                    await session.flush()
+        except DBAPIError as error:
+            if error.connection_invalidated:
+                raise _down() from None
+            raise
 
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[AsyncConnection]:
@@ -120,8 +134,8 @@ class Database:
             raise NotNow("The database is busy", patience, "database_busy") from None
         except (OSError, TimeoutError) as error:
             # No statement was sent, so no event of SQLAlchemy tells of it.
-            record("database", "connect", time.perf_counter() - begun, type(error).__name__, failed=True)
-            raise
+            record("database", "connect", time.perf_counter() - begun, declared_type(error).__name__, failed=True)
+            raise _down() from None
         finally:
             POOL_ACQUIRE.observe(time.perf_counter() - begun)
         self._held += 1
@@ -129,7 +143,10 @@ class Database:
             yield connection
         finally:
             self._held -= 1
-            await asyncio.shield(connection.close())
+            closing = asyncio.ensure_future(connection.close())
+            _closing.add(closing)
+            closing.add_done_callback(_closing.discard)
+            await asyncio.shield(closing)
 
     async def _enter_tenant(self, connection: AsyncConnection) -> None:
         request, tenant = requests.current(), requests.current_caller().tenant
@@ -153,15 +170,16 @@ class Database:
     async def ask(self) -> None:
         """Prove that it answers, and that its row security holds for us; for the health check.
 
-        While calls hold all connections, the answers they got speak for the database: a busy replica is a healthy one.
+        While calls hold all connections there is none to ask with, and no need: a busy replica is a healthy one, and a
+        database that hangs gives them back when the statements' time is over.
         """
         all_held = self._held >= self.settings.database_pool_size + self.settings.database_pool_overflow
-        if all_held and time.monotonic() - self._answered_at < _RECENT:
+        if all_held:
             return
         async with self.engine.connect() as connection:
             if connection.dialect.name == "sqlite":
                 await connection.execute(text("SELECT 1"))
-            elif (await connection.execute(_ABOVE_ROW_SECURITY)).scalar():
+            elif (await connection.execute(text(_ABOVE_ROW_SECURITY))).scalar():
                 raise RoleSeesEveryTenant
 
     async def close(self) -> None:
@@ -170,6 +188,30 @@ class Database:
         kept.pop("settings", None)
         if "engine" in kept:
             await kept.pop("engine").dispose()
+
+
+def _down() -> NotNow:
+    return NotNow("The database does not answer", _CONNECT_SECONDS, "database_down")
+
+
+def _isolate(engine: AsyncEngine, *, strict: bool) -> None:
+    """Let nothing of one call reach the next on its connection, and no role that sees every tenant reach a row.
+
+    Args:
+        engine: Of PostgreSQL.
+        strict: Whether such a role is refused, as in production, or only told of by `/health`.
+    """
+
+    @event.listens_for(engine.sync_engine, "reset")
+    def forget(connection: Any, _record: Any, state: Any) -> None:
+        if not state.terminate_only:
+            connection.rollback()
+            connection.run_async(lambda driver: driver.execute(_RESET))
+
+    @event.listens_for(engine.sync_engine, "connect")
+    def judge(connection: Any, _record: Any) -> None:
+        if strict and connection.run_async(lambda driver: driver.fetchval(_ABOVE_ROW_SECURITY)):
+            raise RoleSeesEveryTenant
 
 
 async def _claim(connection: AsyncConnection, tenant: str) -> None:
@@ -191,13 +233,17 @@ def instrument(engine: AsyncEngine, service: str = "database") -> None:
     """
     inside = engine.sync_engine
 
+    def note(statement: str, seconds: float, status: str, *, failed: bool) -> None:
+        operation_hash = record(service, statement, seconds, status, failed=failed)
+        past_span("downstream", seconds, service=service, operation_hash=operation_hash)
+
     @event.listens_for(inside, "before_cursor_execute")
     def begin(_connection: Any, _cursor: Any, _statement: str, _parameters: Any, context: Any, _many: bool) -> None:
         context._mcp_started = time.perf_counter()
 
     @event.listens_for(inside, "after_cursor_execute")
     def end(_connection: Any, _cursor: Any, statement: str, _parameters: Any, context: Any, _many: bool) -> None:
-        record(service, statement, time.perf_counter() - context._mcp_started, "ok", failed=False)
+        note(statement, time.perf_counter() - context._mcp_started, "ok", failed=False)
 
     @event.listens_for(inside, "handle_error")
     def fail(error: Any) -> None:
@@ -207,7 +253,7 @@ def instrument(engine: AsyncEngine, service: str = "database") -> None:
         seconds = 0.0 if started is None else time.perf_counter() - started
         # The driver's own error is the cause; SQLAlchemy's adapter calls nearly all of them Error.
         reason = error.original_exception.__cause__ or error.original_exception
-        record(service, error.statement or "", seconds, type(reason).__name__, failed=True)
+        note(error.statement or "", seconds, declared_type(reason).__name__, failed=True)
 
     held: set[object] = set()
 

@@ -117,7 +117,11 @@ def database_url(value: SecretStr) -> SecretStr:
             "must be postgresql+asyncpg://user:password@host:5432/name or sqlite+aiosqlite:///path/to/file"
         )
     if server:
-        return SecretStr(f"postgresql+asyncpg://{text.partition('://')[2]}")
+        options = [option.partition("=")[0] for option in parts.query.split("&") if option]
+        if set(options) - {"ssl", "sslmode"}:
+            raise ValueError("must have no options but sslmode, like ?sslmode=verify-full")
+        # What libpq calls sslmode, asyncpg calls ssl; their words are the same.
+        return SecretStr(f"postgresql+asyncpg://{text.partition('://')[2]}".replace("?sslmode=", "?ssl="))
     return value
 
 

@@ -14,18 +14,22 @@ from mcp_chassis.server import Server
 from mcp_chassis.settings import Settings
 from mcp_chassis.state import open_store
 from mcp_chassis.telemetry.gate import catch_prints
+from mcp_chassis.telemetry.tracing import start_tracing
 
 _LONGEST_ID: Final = 128
 
 
 async def serve_stdio(server: Server, settings: Settings) -> None:
     """Serve one client over standard input and output until it closes them."""
+    stop_tracing = start_tracing(server.name, server.version)
     store = open_store(settings.state_url.get_secret_value(), server=server.name)
     server.limit(settings, store)
     try:
         await _serve(server)
     finally:
         await store.close()
+        await server.close()
+        stop_tracing()
 
 
 async def _serve(server: Server) -> None:

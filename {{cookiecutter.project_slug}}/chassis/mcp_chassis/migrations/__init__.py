@@ -11,7 +11,7 @@ from typing import Final
 
 from alembic import command, op
 from alembic.config import Config
-from sqlalchemy import Column, Text
+from sqlalchemy import Column, Text, func, select
 from sqlalchemy.engine import make_url
 
 FOLDER: Final = Path("migrations")
@@ -40,7 +40,8 @@ def isolate_tenants(table: str) -> None:
     op.execute(f"CREATE POLICY tenant ON {name} USING (tenant = {_TENANT}) WITH CHECK (tenant = {_TENANT})")
     if role := os.environ.get(_ROLE):
         op.execute(f"GRANT SELECT, INSERT, UPDATE, DELETE ON {name} TO {quote(role)}")
-        op.execute(f"GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO {quote(role)}")
+        schema = quote(str(op.get_bind().scalar(select(func.current_schema()))))
+        op.execute(f"GRANT USAGE ON ALL SEQUENCES IN SCHEMA {schema} TO {quote(role)}")
 
 
 def configuration(url: str, *, server_url: str | None = None) -> Config:

@@ -5,6 +5,7 @@ It keeps logger, level, place and exception type, and drops the text, because th
 
 from __future__ import annotations
 
+import fcntl
 import io
 import logging
 import os
@@ -12,15 +13,16 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Final, Literal, TextIO
 
 import structlog
 from structlog.typing import EventDict
 
-from mcp_chassis.telemetry.logging import Fields, Level, error_fields, log, open_log
+from mcp_chassis.telemetry.logging import Fields, Level, declared_type, error_fields, log, open_log, place
 
 _LONGEST_PIECE: Final = 65_536
+_PIPE: Final = 1_048_576
+"""What Linux lets anybody have."""
 
 
 class Gate(logging.Handler):
@@ -39,7 +41,7 @@ class Gate(logging.Handler):
         trusted = self._trusted_part(record.name)
         fields = Fields(
             logger=trusted or module_part(record.name),
-            place=f"{record.filename}:{record.lineno}:{record.funcName}",
+            place=place(record.pathname, record.lineno, record.funcName or ""),
             **error_fields(record.exc_info[1] if record.exc_info else None),
         )
         if trusted and isinstance(record.msg, str):
@@ -76,8 +78,8 @@ def _show_warning(
 ) -> None:
     """Write a warning without its text, but with the line it names."""
     del message, file, line
-    place = f"{Path(filename).name}:{lineno}"
-    log.library(logging.WARNING, logger="warnings", place=place, exception_type=category.__name__)
+    kind = declared_type(category).__name__
+    log.library(logging.WARNING, logger="warnings", place=place(filename, lineno), exception_type=kind)
 
 
 def _without_text(_logger: object, level: str, event: EventDict) -> EventDict:
@@ -120,10 +122,15 @@ def configure(
 class _Printed(io.TextIOBase):
     """What takes the place of standard output: a `print` in a tool is a line without its text (O2)."""
 
-    encoding = "utf-8"
+    encoding, errors = "utf-8", "replace"
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, descriptor: int) -> None:
         self._name = name
+        self._descriptor = descriptor
+        self.buffer = os.fdopen(descriptor, "wb", buffering=0, closefd=False)
+
+    def fileno(self) -> int:
+        return self._descriptor
 
     def writable(self) -> bool:
         return True
@@ -131,8 +138,8 @@ class _Printed(io.TextIOBase):
     def write(self, text: str) -> int:
         if text.strip():
             frame = sys._getframe(1)
-            place = f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}:{frame.f_code.co_name}"
-            fields = Fields(logger=self._name, place=place)
+            code = frame.f_code
+            fields = Fields(logger=self._name, place=place(code.co_filename, frame.f_lineno, code.co_name))
             if log.payloads:
                 fields["text"] = text
             log.library(logging.WARNING, **fields)
@@ -152,10 +159,12 @@ def catch_prints() -> None:
     """Send what anybody prints from now on through the log, child processes and C code included."""
     for descriptor, name in ((1, "stdout"), (2, "stderr")):
         reading, writing = os.pipe()
+        # Native code that writes more while it holds the interpreter would wait for a reader that cannot run.
+        fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, _PIPE)
         os.dup2(writing, descriptor)
         os.close(writing)
         threading.Thread(target=_drain, args=(reading, name), name=f"printed-{name}", daemon=True).start()
-    sys.stdout, sys.stderr = _Printed("stdout"), _Printed("stderr")
+    sys.stdout, sys.stderr = _Printed("stdout", 1), _Printed("stderr", 2)
 
 
 def _drain(reading: int, name: str) -> None:

@@ -91,6 +91,8 @@ _PAYLOADS: Final = ("payload", "text")
 """What may hold an argument: written with `MCP_LOG_PAYLOADS` alone, and then in development alone (O2)."""
 _LONGEST_FIELD: Final = 512
 _SHOWN_FRAMES: Final = 20
+_files: Final[set[str]] = set()
+"""Of the modules that were loaded when it was last asked."""
 
 
 def _add_request(_logger: object, _method: str, event: EventDict) -> EventDict:
@@ -196,9 +198,19 @@ class Log:
 log: Final = Log()
 
 
-def declared_type(error: BaseException) -> type:
+def declared_type(error: BaseException | type) -> type:
     """Return the exception's type, or the nearest base that a module holds: the name of another may be an argument."""
-    return next(kind for kind in type(error).__mro__ if _in_its_module(kind))
+    mro = (error if isinstance(error, type) else type(error)).__mro__
+    return next(kind for kind in mro if _in_its_module(kind))
+
+
+def place(path: str, line: int, function: str = "") -> str:
+    """Return `file:line:function` of code that a module holds; what else is called a file may be an argument."""
+    if path not in _files:
+        _files.update({str(getattr(module, "__file__", None)) for module in tuple(sys.modules.values())})
+    if path not in _files:
+        return f"unknown:{line}"
+    return f"{Path(path).name}:{line}" + (f":{function}" if function else "")
 
 
 def _in_its_module(kind: type) -> bool:
@@ -219,7 +231,7 @@ def stack(traceback: TracebackType | None) -> list[str]:
     frames = []
     while traceback is not None:
         code = traceback.tb_frame.f_code
-        frames.append(f"{Path(code.co_filename).name}:{traceback.tb_lineno}:{code.co_name}")
+        frames.append(place(code.co_filename, traceback.tb_lineno, code.co_name))
         traceback = traceback.tb_next
     return frames[-_SHOWN_FRAMES:]
 
