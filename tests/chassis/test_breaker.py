@@ -6,7 +6,7 @@ import pytest
 from prometheus_client import REGISTRY
 
 from mcp_chassis.errors import NotNow
-from mcp_chassis.limits.breaker import Breaker
+from mcp_chassis.limits.breaker import Breaker, states
 from tests.chassis.conftest import Log
 
 PAUSE = 10.0
@@ -63,7 +63,9 @@ def refusal(breaker: Breaker) -> NotNow:
 
 def shown() -> float | None:
     """Return the state as the metrics tell it."""
-    return REGISTRY.get_sample_value("mcp_breaker_state", {"service": "weather"})
+    number = REGISTRY.get_sample_value("mcp_breaker_state", {"service": "weather"})
+    assert number == ("closed", "half_open", "open").index(states["weather"])  # /health tells the same
+    return number
 
 
 def test_L7_service_that_fails_every_second_call_opens_it(breaker: Breaker) -> None:

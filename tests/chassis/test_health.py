@@ -194,7 +194,7 @@ async def test_O4_required_and_optional_dependencies_differ(
         live = await get(port, "/health/live")
 
     assert (status, told["status"]) == expected
-    assert set(told) == {"status", "version", "uptime_seconds", "checks"}
+    assert set(told) == {"status", "version", "uptime_seconds", "checks", "breakers"}
     assert told["checks"]["weather"]["required"] is False
     assert ready == (expected[0], {"status": expected[1]})
     assert live == (200, {"status": "alive"})

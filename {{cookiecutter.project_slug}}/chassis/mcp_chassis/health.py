@@ -12,6 +12,7 @@ import anyio
 from fastapi import APIRouter
 from starlette.responses import JSONResponse
 
+from mcp_chassis.limits import breaker
 from mcp_chassis.telemetry.logging import declared_type
 from mcp_chassis.telemetry.metrics import CHECK_STATUS, DRAINING
 
@@ -145,7 +146,8 @@ class Health:
         async def health() -> JSONResponse:
             checks = {check.name: check.as_data() for check in self._checks}
             uptime = round(time.monotonic() - self._started)
-            return self._answer({"version": self._version, "uptime_seconds": uptime, "checks": checks})
+            told = {"version": self._version, "uptime_seconds": uptime, "checks": checks, "breakers": breaker.states}
+            return self._answer(told)
 
         return routes
 

@@ -16,6 +16,8 @@ from mcp_chassis.telemetry.metrics import BREAKER_STATE
 State = Literal["closed", "half_open", "open"]
 _NUMBERS: Final[dict[State, int]] = {"closed": 0, "half_open": 1, "open": 2}
 _MOST_OUTCOMES: Final = 1000
+states: Final[dict[str, State]] = {}
+"""Of every breaker of this process, by service."""
 
 
 class Breaker:
@@ -38,7 +40,7 @@ class Breaker:
         self._opened_at = 0.0
         self._period = 0
         self.state: State = "closed"
-        BREAKER_STATE.labels(service).set(0)
+        self._show()
 
     def enter(self) -> int:
         """Let a call begin, and return what it gives back when it ends.
@@ -83,5 +85,9 @@ class Breaker:
     def _become(self, state: State) -> None:
         self.state = state
         self._period += 1
-        BREAKER_STATE.labels(self._service).set(_NUMBERS[state])
+        self._show()
         log.warning("breaker_changed", service=self._service, state=state)
+
+    def _show(self) -> None:
+        states[self._service] = self.state
+        BREAKER_STATE.labels(self._service).set(_NUMBERS[self.state])
