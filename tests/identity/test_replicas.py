@@ -7,7 +7,6 @@ import json
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,6 @@ import pytest
 from mcp_chassis.auth import keys
 from mcp_chassis.auth.keyring import FileKeyring, StoreKeyring
 from mcp_chassis.auth.revocation import Revocations
-from mcp_chassis.state import open_store
 from mcp_chassis.state.redis import RedisStore
 from tests.identity.issuer import Issuer
 from tests.identity.serving import Log, Served, bearer, serving, settings
@@ -26,16 +24,11 @@ from tests.support.redis import Redis, running
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture(autouse=True)
-def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a busy machine delay a Redis that works; `tests/limits` holds the server to its own, shorter time."""
-    monkeypatch.setattr("mcp_chassis.app.open_store", partial(open_store, longest=0.3))
-
-
 @asynccontextmanager
 async def replicas(redis: Redis, issuer: Issuer, file: Path | None, **given: Any) -> AsyncIterator[list[Served]]:
     """Serve twice from the same settings."""
     known = {"auth": ("keys", "jwt"), "jwt_issuer": issuer.url, "api_keys_file": file, "state_url": redis.url}
+    known["state_timeout"] = "0.3"  # `tests/limits` holds the server to its own, shorter time
     async with AsyncExitStack() as stack:
         yield [await stack.enter_async_context(serving(settings(**(known | given)))) for _ in range(2)]
 

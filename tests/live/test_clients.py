@@ -22,7 +22,7 @@ from tests.live.project import Project, ServerProcess
 pytestmark = [pytest.mark.anyio, pytest.mark.xdist_group("live")]
 
 TOOLS = ["add_note", "countdown", "ping", "search_notes"]
-SECONDS, STEPS = 1.0, 5
+SECONDS, STEPS = 2.0, 5
 SMOOTH = 0.8
 """Share of the time between the first and the last event as sent that is left between them as received."""
 

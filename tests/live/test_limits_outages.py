@@ -17,7 +17,7 @@ from tests.support.redis import Redis
 
 pytestmark = [pytest.mark.anyio, pytest.mark.xdist_group("limits-outages")]
 
-ALLOW = {"REVOCATION_WHEN_STORE_DOWN": "allow"}
+ALLOW = {"REVOCATION_WHEN_STORE_DOWN": "allow", "STATE_TIMEOUT": "0.05"}
 """With `deny` every request is answered 503 before any limit is asked."""
 BURST = 14
 LOAD = 6

@@ -66,7 +66,8 @@ def build_app(
     Raises:
         ConfigurationError: If the keys file cannot be read.
     """
-    store = open_store(settings.state_url.get_secret_value(), server=server.name)
+    url, patience = settings.state_url.get_secret_value(), settings.state_timeout
+    store = open_store(url, server=server.name, longest=patience)
     client = issuer_client()
     challenge = challenge_of(settings, server.name)
     if authenticate is None and "none" not in settings.auth:

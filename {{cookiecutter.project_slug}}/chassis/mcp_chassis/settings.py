@@ -176,6 +176,12 @@ class Settings(EnvironmentSettings):
         SecretStr("memory://"),
         description="Where limits and revocations are kept: memory:// is this process, redis:// is shared",
     )
+    state_timeout: float = Field(
+        0.03,
+        ge=0.005,
+        le=5,
+        description="Seconds that Redis may be silent before it counts as down; a call asks 2 or 3 times",
+    )
     single_replica: bool = Field(
         False, description="Says that there will only ever be one replica, so that production may use memory://"
     )
