@@ -22,7 +22,7 @@ REGISTRY_HOSTS = re.compile(
     flags=re.IGNORECASE,
 )
 """A tree that names one cannot be installed where a mirror is the only registry."""
-LONGEST_FILE, LONGEST_FUNCTION, LARGEST_CHASSIS = 300, 50, 5600
+LONGEST_FILE, LONGEST_FUNCTION, LARGEST_CHASSIS = 300, 50, 5650
 """Lines; CONTRIBUTING.md promises them."""
 
 

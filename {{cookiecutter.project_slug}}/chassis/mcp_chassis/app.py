@@ -66,8 +66,7 @@ def build_app(
     Raises:
         ConfigurationError: If the keys file cannot be read.
     """
-    url, patience = settings.state_url.get_secret_value(), settings.state_timeout
-    store = open_store(url, server=server.name, longest=patience)
+    store = open_store(settings.state_url.get_secret_value(), server=server.name, longest=settings.state_timeout)
     client = issuer_client()
     challenge = challenge_of(settings, server.name)
     if authenticate is None and "none" not in settings.auth:

@@ -22,8 +22,7 @@ _LONGEST_ID: Final = 128
 async def serve_stdio(server: Server, settings: Settings) -> None:
     """Serve one client over standard input and output until it closes them."""
     stop_tracing = start_tracing(server.name, server.version)
-    url, patience = settings.state_url.get_secret_value(), settings.state_timeout
-    store = open_store(url, server=server.name, longest=patience)
+    store = open_store(settings.state_url.get_secret_value(), server=server.name, longest=settings.state_timeout)
     server.limit(settings, store)
     try:
         await _serve(server)
