@@ -51,6 +51,11 @@ class Caller:
         """Who it is, not what it may do: scopes change with every new token."""
         return self.way, self.id, self.tenant
 
+    @property
+    def probing(self) -> bool:
+        """Whether it is a monitor's credential, which is never counted (A7)."""
+        return PROBE_SCOPE in self.scopes
+
     def missing(self, needed: frozenset[str]) -> frozenset[str]:
         """Return those of `needed` that the caller does not hold."""
         return frozenset() if EVERY_SCOPE in self.scopes else needed - self.scopes
@@ -115,7 +120,7 @@ class Request:
     @property
     def probing(self) -> bool:
         """Whether a monitor asks (A7)."""
-        return PROBE_SCOPE in self.caller.scopes
+        return self.caller.probing
 
 
 _current: ContextVar[Request | None] = ContextVar("mcp_chassis_request", default=None)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Final
 
 from mcp_chassis.auth.challenge import Challenge
-from mcp_chassis.request import PROBE_SCOPE, Caller, Message
+from mcp_chassis.request import Caller, Message
 
 _PROBE_METHODS: Final = frozenset(
     {
@@ -37,7 +37,7 @@ class Authorization:
         """
         if message is None or message.method is None:
             return
-        if PROBE_SCOPE in caller.scopes and not self._probing(message):
+        if caller.probing and not self._probing(message):
             raise self._challenge.forbidden(())
         if message.tool is not None and caller.missing(needed := self._needed(message.tool)):
             raise self._challenge.forbidden(needed)

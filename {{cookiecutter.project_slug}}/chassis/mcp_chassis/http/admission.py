@@ -96,7 +96,8 @@ class Admission:
         Raises:
             Refused: 401 if its credential was revoked, 429 if its caller has no room, 503 if nobody can tell.
         """
-        request.judged, address = True, client_address(scope)
+        request.judged = True
+        address = client_address(scope) if entry == "opening" else ""
         try:
             decision = await self._limiter.admit(request.caller, address, entry, request.revocations)
         except StoreDown:

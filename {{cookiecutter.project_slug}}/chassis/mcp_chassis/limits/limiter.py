@@ -11,7 +11,7 @@ from pydantic_core import to_json
 
 from mcp_chassis.limits.rates import Rate
 from mcp_chassis.limits.rules import Rules
-from mcp_chassis.request import PROBE_SCOPE, Caller
+from mcp_chassis.request import Caller
 from mcp_chassis.state.memory import MemoryStore
 from mcp_chassis.state.store import SECOND, Bucket, Budget, Conduct, Decision, Limit, Store, StoreDown
 from mcp_chassis.telemetry.logging import log
@@ -52,7 +52,7 @@ class Limiter:
         Raises:
             StoreDown: If the credential may have been revoked and nobody can tell.
         """
-        counted = entry != "free" and PROBE_SCOPE not in caller.scopes
+        counted = entry != "free" and not caller.probing
         if not counted and not revocations:
             return _UNCOUNTED
         conduct = self._conduct(caller) if counted else None
@@ -66,14 +66,14 @@ class Limiter:
 
     async def admit_without_store(self, caller: Caller, address: str, entry: Entry) -> Decision:
         """Decide about a request whose credential passes while Redis is down."""
-        if entry == "free" or PROBE_SCOPE in caller.scopes:
+        if entry == "free" or caller.probing:
             return _UNCOUNTED
         buckets, conduct = self._admission_buckets(caller, address, entry), self._conduct(caller)
         return await self._fall_back(buckets, None, lambda kept, _: self._local().admit((), conduct, kept))
 
     async def take(self, caller: Caller, tool: str) -> Decision:
         """Decide about a call of `tool`."""
-        if PROBE_SCOPE in caller.scopes:
+        if caller.probing:
             return _UNCOUNTED
         rules = self._rules.tools[tool]
         name = _name(caller)

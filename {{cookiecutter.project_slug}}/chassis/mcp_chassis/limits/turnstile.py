@@ -15,7 +15,6 @@ from mcp_chassis.errors import retry_meta, wait_words
 from mcp_chassis.limits.limiter import Limiter
 from mcp_chassis.limits.places import Full, Places
 from mcp_chassis.limits.rules import Rules
-from mcp_chassis.request import PROBE_SCOPE
 from mcp_chassis.state.store import SECOND, Decision
 from mcp_chassis.telemetry.metrics import REFUSALS
 
@@ -40,7 +39,7 @@ class Turnstile:
         """Return what `call` returns, or the refusal."""
         caller, request = requests.current_caller(), requests.current()
         place = None
-        if tool in self._places and PROBE_SCOPE not in caller.scopes:
+        if tool in self._places and not caller.probing:
             try:
                 place = self._places[tool].take(tool)
             except Full:

@@ -12,7 +12,7 @@ from mcp_chassis.state.store import DAY, HIGHEST_LEVEL, SECOND, Bucket, Budget, 
 
 _Value = TypeVar("_Value")
 _LARGEST_SHELF: Final = 100_000
-"""Entries of one kind, 40 MB at most: a flood of callers costs some others their history, never the process."""
+"""Entries of one kind, some 40 MB: a flood of callers costs some others their history, never the process."""
 _SWEPT: Final = 2
 """Old entries looked at for each one kept, so that ended ones leave faster than new ones come."""
 _FOR_EVER: Final = 1 << 62

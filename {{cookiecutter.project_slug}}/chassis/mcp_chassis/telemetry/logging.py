@@ -105,7 +105,7 @@ def _add_request(_logger: object, _method: str, event: EventDict) -> EventDict:
     event["caller_id"] = request.caller.id
     event["tenant_id"] = request.caller.tenant
     event["trace_id"] = request.trace_id
-    if requests.PROBE_SCOPE in request.caller.scopes:
+    if request.probing:
         event["probe"] = True
     return event
 
