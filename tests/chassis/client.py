@@ -77,7 +77,11 @@ class Response:
 
 
 class Connection:
-    """One TCP connection, read and written by hand."""
+    """One TCP connection, read and written by hand.
+
+    Reads wait in the task that asked: a task of their own, as `wait_for` makes it, would lose what was read already when
+    the peer resets the connection right behind its answer.
+    """
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader = reader
@@ -93,15 +97,17 @@ class Connection:
 
     async def head(self) -> Response:
         """Read the status line and the headers."""
-        block = await asyncio.wait_for(self.reader.readuntil(b"\r\n\r\n"), DEADLINE)
+        async with asyncio.timeout(DEADLINE):
+            block = await self.reader.readuntil(b"\r\n\r\n")
         status, *lines = block.decode("latin-1").strip().split("\r\n")
         pairs = [line.split(":", 1) for line in lines]
         return Response(int(status.split()[1]), [(name.lower(), value.strip()) for name, value in pairs])
 
     async def chunk(self) -> bytes:
         """Read one chunk of a chunked body; empty at its end."""
-        size = int(await asyncio.wait_for(self.reader.readuntil(b"\r\n"), DEADLINE), 16)
-        data = await asyncio.wait_for(self.reader.readexactly(size + 2), DEADLINE)
+        async with asyncio.timeout(DEADLINE):
+            size = int(await self.reader.readuntil(b"\r\n"), 16)
+            data = await self.reader.readexactly(size + 2)
         return data[:-2]
 
     async def answer(self, *, bodiless: bool = False) -> Response:
@@ -113,10 +119,9 @@ class Connection:
         if response.header("transfer-encoding") == "chunked":
             while data := await self.chunk():
                 response.body += data
-        elif length is not None:
-            response.body = await asyncio.wait_for(self.reader.readexactly(int(length)), DEADLINE)
         else:
-            response.body = await asyncio.wait_for(self.reader.read(), DEADLINE)
+            async with asyncio.timeout(DEADLINE):
+                response.body = await (self.reader.read() if length is None else self.reader.readexactly(int(length)))
         return response
 
     async def closed(self) -> bool:
