@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import Final
 
 from bench.figures import Batches, Effort, Figure, Goal, Measurement, Tell, figure
-from mcp_chassis.auth.revocation import revocation_name
-from mcp_chassis.limits.limiter import Limiter
+from mcp_chassis.auth.authentication import revocation_name
+from mcp_chassis.limits.limiter import Limiter, rules_of
 from mcp_chassis.limits.rates import PerDay
-from mcp_chassis.limits.rules import rules_of
 from mcp_chassis.policy import ToolPolicy
 from mcp_chassis.request import PROBE_SCOPE, Caller
 from mcp_chassis.settings import Settings

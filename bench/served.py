@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.figures import Tell
-from mcp_chassis.auth.keyring import FileKeyring
-from mcp_chassis.auth.keys import create
+from mcp_chassis.auth.keys import FileKeyring, create
 from mcp_chassis.settings import Settings
 from tests.live.project import Project, ServerProcess
 from tests.render.support import copy_template, render_by_copier, succeed

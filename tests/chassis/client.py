@@ -79,8 +79,8 @@ class Response:
 class Connection:
     """One TCP connection, read and written by hand.
 
-    Reads wait in the task that asked: a task of their own, as `wait_for` makes it, would lose what was read already when
-    the peer resets the connection right behind its answer.
+    Reads wait in the task that asked: a task of their own, as `wait_for` makes it, would lose what was read already
+    when the peer resets the connection right behind its answer.
     """
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from mcp_chassis import Server, deadline
+from mcp_chassis import Server, calls
 from mcp_chassis.environment import ConfigurationError
 from tests.chassis.client import DEADLINE, ERAS, EVENTS, JSON, Era
 from tests.chassis.conftest import Log
@@ -65,7 +65,7 @@ async def test_E5_progress_does_not_move_the_deadline(era: Era, accept: str, sto
 async def test_E5_tool_that_ignores_its_cancellation_is_answered_for(
     era: Era, accept: str, story: Story, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(deadline, "_GRACE", 0.1)
+    monkeypatch.setattr(calls, "_GRACE", 0.1)
 
     async with talking(chassis_server(story), era) as client:
         answer = await client.call("stubborn", accept=accept)

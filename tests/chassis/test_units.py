@@ -14,19 +14,16 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import mcp_chassis
 from mcp_chassis.auth.challenge import Challenge
-from mcp_chassis.deadline import DeadlinePassed, within
+from mcp_chassis.calls import DeadlinePassed, within
 from mcp_chassis.errors import failure, printable, violations, writable
 from mcp_chassis.http.admission import Admission
-from mcp_chassis.http.answers import AsEvents, AsJson
-from mcp_chassis.http.boundary import Boundary
+from mcp_chassis.http.boundary import Boundary, Names
 from mcp_chassis.http.envelope import Envelope
-from mcp_chassis.http.hosts import Names
 from mcp_chassis.http.identity import Identity, admit_everyone
-from mcp_chassis.http.negotiation import Negotiation
+from mcp_chassis.http.negotiation import AsEvents, AsJson, Negotiation
 from mcp_chassis.http.ownership import Ownership
-from mcp_chassis.limits.limiter import Limiter
+from mcp_chassis.limits.limiter import Limiter, rules_of
 from mcp_chassis.limits.places import Places
-from mcp_chassis.limits.rules import rules_of
 from mcp_chassis.state.memory import MemoryStore
 from tests.chassis.serving import settings
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from mcp_chassis.auth.keyring import FileKeyring
+from mcp_chassis.auth.keys import FileKeyring
 from mcp_chassis.auth.tokens import scopes_of
 from mcp_chassis.policy import ToolPolicy
 from mcp_chassis.server import Server

@@ -15,8 +15,7 @@ import pytest
 
 from mcp_chassis.app import build_app
 from mcp_chassis.auth import keys
-from mcp_chassis.auth.keyring import FileKeyring, UnreadableKeyring
-from mcp_chassis.auth.keys import KeyRecord
+from mcp_chassis.auth.keys import FileKeyring, KeyRecord, UnreadableKeyring
 from mcp_chassis.environment import ConfigurationError
 from tests.identity.serving import Log, Served, bearer, notes, serving, settings
 from tests.identity.wire import ERAS, Answer, Era
@@ -146,7 +145,7 @@ EDITOR = """
 import sys
 from pathlib import Path
 from mcp_chassis.auth import keys
-from mcp_chassis.auth.keyring import FileKeyring
+from mcp_chassis.auth.keys import FileKeyring
 for number in range(10):
     with FileKeyring(Path(sys.argv[1])).editing() as kept:
         record = keys.create(f"{sys.argv[2]}-{number}")[1]
@@ -228,7 +227,7 @@ def test_A4_read_only_folder_can_be_read_but_not_edited(tmp_path: Path) -> None:
     (folder / "keys.json").write_text(contents(keys.create("ann")[1]), encoding="utf-8")
     folder.chmod(0o500)
     script = (
-        "import sys; from pathlib import Path; from mcp_chassis.auth.keyring import FileKeyring\n"
+        "import sys; from pathlib import Path; from mcp_chassis.auth.keys import FileKeyring\n"
         "keyring = FileKeyring(Path(sys.argv[1])); print(len(keyring.records()))\n"
         "try:\n    keyring.editing().__enter__()\nexcept OSError as error:\n    print(error.strerror)\n"
     )

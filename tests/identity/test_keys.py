@@ -16,8 +16,7 @@ from hypothesis import strategies as st
 from mcp_chassis.auth import keys
 from mcp_chassis.auth.authentication import Authentication
 from mcp_chassis.auth.challenge import Challenge
-from mcp_chassis.auth.keyring import FileKeyring, StoreKeyring
-from mcp_chassis.auth.keys import KeyRecord
+from mcp_chassis.auth.keys import FileKeyring, KeyRecord, StoreKeyring
 from mcp_chassis.http.refusal import Refused
 from mcp_chassis.state.memory import MemoryStore
 from tests.identity.credentials import _flipped

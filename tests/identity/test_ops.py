@@ -19,7 +19,7 @@ import pytest
 from typer.testing import CliRunner
 
 from mcp_chassis.auth import keys
-from mcp_chassis.auth.keyring import FileKeyring
+from mcp_chassis.auth.keys import FileKeyring
 from mcp_chassis.cli import application
 from tests.identity.serving import Log, bearer, notes, serving, settings
 from tests.support.privileges import without_override

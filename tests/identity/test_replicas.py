@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from mcp_chassis.auth import keys
-from mcp_chassis.auth.keyring import FileKeyring, StoreKeyring
-from mcp_chassis.auth.revocation import Revocations
+from mcp_chassis.auth.authentication import Revocations
+from mcp_chassis.auth.keys import FileKeyring, StoreKeyring
 from mcp_chassis.state.redis import RedisStore
 from tests.identity.issuer import Issuer
 from tests.identity.serving import Log, Served, bearer, serving, settings

@@ -13,8 +13,8 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from mcp_chassis.auth import keys
-from mcp_chassis.auth.keyring import StoreKeyring, UnreadableKeyring
-from mcp_chassis.auth.revocation import Revocations
+from mcp_chassis.auth.authentication import Revocations
+from mcp_chassis.auth.keys import StoreKeyring, UnreadableKeyring
 from mcp_chassis.state import open_store
 from mcp_chassis.state.memory import MemoryStore
 from mcp_chassis.state.redis import RedisStore

@@ -12,9 +12,8 @@ from typing import Any
 import pytest
 
 from mcp_chassis.auth import keys
-from mcp_chassis.auth.keyring import FileKeyring
-from mcp_chassis.auth.keys import KeyRecord
-from mcp_chassis.auth.revocation import Revocations
+from mcp_chassis.auth.authentication import Revocations
+from mcp_chassis.auth.keys import FileKeyring, KeyRecord
 from mcp_chassis.settings import Settings
 from mcp_chassis.state.memory import MemoryStore
 from tests.identity.issuer import Issuer

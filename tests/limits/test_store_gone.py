@@ -10,9 +10,8 @@ from typing import Any, cast
 
 import pytest
 
-from mcp_chassis.limits.limiter import Entry, Limiter
+from mcp_chassis.limits.limiter import DownPolicy, Entry, Limiter
 from mcp_chassis.limits.rates import Rate
-from mcp_chassis.limits.rules import DownPolicy
 from mcp_chassis.request import PROBE_SCOPE, Caller
 from mcp_chassis.state import open_store
 from mcp_chassis.state.memory import MemoryStore

@@ -12,7 +12,7 @@ from typing import Final
 import httpx2
 
 from mcp_chassis.auth import keys
-from mcp_chassis.auth.keyring import FileKeyring
+from mcp_chassis.auth.keys import FileKeyring
 from tests.live.project import Project, ServerProcess
 from tests.support.redis import Redis, running
 

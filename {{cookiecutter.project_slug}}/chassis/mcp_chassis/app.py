@@ -14,15 +14,12 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp
 
-from mcp_chassis.auth.authorization import Authorization
-from mcp_chassis.auth.challenge import Challenge
-from mcp_chassis.auth.metadata import metadata_route
-from mcp_chassis.auth.modes import authentication_of, challenge_of, issuer_client, resource_url
+from mcp_chassis.auth.authentication import authentication_of, challenge_of, issuer_client, resource_url
+from mcp_chassis.auth.challenge import Authorization, Challenge, metadata_route
 from mcp_chassis.health import Check, Health
 from mcp_chassis.http.admission import Admission
-from mcp_chassis.http.boundary import Boundary
+from mcp_chassis.http.boundary import LOOPBACK_ORIGIN, Boundary, Names
 from mcp_chassis.http.envelope import Envelope
-from mcp_chassis.http.hosts import LOOPBACK_ORIGIN, Names
 from mcp_chassis.http.identity import Authenticate, Identity, admit_everyone
 from mcp_chassis.http.negotiation import Negotiation
 from mcp_chassis.http.ownership import Ownership

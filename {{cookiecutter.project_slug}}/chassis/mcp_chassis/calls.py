@@ -2,20 +2,127 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
-from typing import Any, Final
+import asyncio
+from collections.abc import Coroutine, Iterable
+from typing import Any, Final, TypeVar
 
-from mcp.server.mcpserver.exceptions import ToolError, UnexpectedToolError
+import anyio
+from mcp.server.lowlevel.helper_types import ReadResourceContents
+from mcp.server.mcpserver import Context, MCPServer
+from mcp.server.mcpserver.exceptions import ToolError, UnexpectedResourceError, UnexpectedToolError
 from mcp.shared.exceptions import MCPError, NoBackChannelError
-from mcp_types import INVALID_REQUEST, METHOD_NOT_FOUND, CallToolResult, InputRequiredResult
-from pydantic import ValidationError
+from mcp_types import (
+    INVALID_PARAMS,
+    INVALID_REQUEST,
+    METHOD_NOT_FOUND,
+    CallToolResult,
+    GetPromptResult,
+    InputRequiredResult,
+)
+from pydantic import AnyUrl, ValidationError
 
 from mcp_chassis import request as requests
-from mcp_chassis.deadline import DeadlinePassed, within
-from mcp_chassis.errors import NotNow, failure, is_cancellation, own_error, retry_meta, violations, writable
+from mcp_chassis.errors import NotNow, failure, is_cancellation, own_error, printable, retry_meta, violations, writable
 from mcp_chassis.request import Status
 from mcp_chassis.telemetry.logging import log
 from mcp_chassis.telemetry.tracing import span
+
+_Result = TypeVar("_Result")
+
+_GRACE: Final = 1.0
+"""Seconds that cancelled work may take to clean up; then it is left behind, and its caller is answered."""
+
+_left_behind: set[asyncio.Task[Any]] = set()
+"""The event loop keeps weak references only."""
+
+
+class DeadlinePassed(Exception):
+    """The work took longer than it may."""
+
+
+async def within(seconds: float, work: Coroutine[Any, Any, _Result]) -> _Result:
+    """Return what `work` returns in that time; it runs in a task of its own, so that it can be left behind.
+
+    Raises:
+        DeadlinePassed: If the time is over.
+        BaseException: Whatever `work` raised, a cancellation of its own making included.
+    """
+    task = asyncio.create_task(_outcome(work))
+    try:
+        await asyncio.wait({task}, timeout=seconds)
+        if not task.done():
+            raise DeadlinePassed
+    finally:
+        if not task.done():
+            await _stop(task)
+    result: _Result
+    result, error = task.result()
+    if error is not None:
+        raise error
+    return result
+
+
+async def _outcome(work: Coroutine[Any, Any, _Result]) -> tuple[Any, BaseException | None]:
+    """Return what came of `work`: a task must not raise SystemExit, the event loop would end with it."""
+    try:
+        return await work, None
+    except BaseException as error:
+        return None, error
+
+
+async def _stop(task: asyncio.Task[Any]) -> None:
+    task.cancel()
+    _left_behind.add(task)
+    task.add_done_callback(_left_behind.discard)
+    with anyio.CancelScope(shield=True):
+        await asyncio.wait({task}, timeout=_GRACE)
+
+
+_LONGEST_URI: Final = 2048
+
+
+class ContractServer(MCPServer[Any]):
+    """The SDK's server, whose prompts and resources fail by the contract."""
+
+    async def get_prompt(
+        self, name: str, arguments: dict[str, Any] | None = None, context: Context[Any, Any] | None = None
+    ) -> GetPromptResult | InputRequiredResult:
+        """Render one prompt.
+
+        Raises:
+            MCPError: If there is no such prompt, or an argument is missing: the caller's mistake, not a crash.
+            Exception: Whatever its function raised.
+        """
+        prompt = self._prompt_manager.get_prompt(name)
+        if prompt is None:
+            raise MCPError(INVALID_PARAMS, f"Unknown prompt: {printable(name)}")
+        for argument in prompt.arguments or ():
+            if argument.required and argument.name not in (arguments or {}):
+                raise MCPError(INVALID_PARAMS, f"Invalid params: {argument.name} is required")
+        try:
+            return await super().get_prompt(name, arguments, context)
+        except ValueError as error:
+            # The SDK wraps what the function raised twice; its own complaints have one cause.
+            wrapped = error.__cause__
+            raise (wrapped and wrapped.__cause__) or wrapped or error from None
+
+    async def read_resource(
+        self, uri: AnyUrl | str, context: Context[Any, Any] | None = None
+    ) -> Iterable[ReadResourceContents] | InputRequiredResult:
+        """Read one resource.
+
+        Raises:
+            MCPError: If the URI is too long to be one.
+            ResourceError: If there is no such resource, or its author says that it cannot be read.
+            Exception: Whatever its function raised.
+        """
+        if len(str(uri)) > _LONGEST_URI:
+            raise MCPError(INVALID_PARAMS, f"Invalid params: uri must have at most {_LONGEST_URI} characters")
+        try:
+            return await super().read_resource(uri, context)
+        except UnexpectedResourceError as error:
+            raise own_error(error) from None
+
 
 _CLIENT_REFUSED: Final = frozenset({METHOD_NOT_FOUND, INVALID_REQUEST})
 """What a client answers to a question it does not know; a tool never means its own caller by these."""

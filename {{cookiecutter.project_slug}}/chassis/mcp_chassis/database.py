@@ -28,11 +28,11 @@ from sqlalchemy.orm import Mapped, mapped_column
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 
 from mcp_chassis import request as requests
+from mcp_chassis.downstream import record
 from mcp_chassis.environment import load
 from mcp_chassis.errors import NotNow, ToolFailure
 from mcp_chassis.migrations import FOLDER, configuration, upgrade
 from mcp_chassis.settings import Settings
-from mcp_chassis.telemetry.downstream import record
 from mcp_chassis.telemetry.logging import declared_type
 from mcp_chassis.telemetry.metrics import POOL_ACQUIRE, POOL_EXHAUSTED, POOL_IN_USE, POOL_PENDING
 from mcp_chassis.telemetry.tracing import past_span, span

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from mcp_chassis.words import default_words, is_secret, type_words
+from mcp_chassis.errors import default_words, is_secret, type_words
 
 BAD_CONFIGURATION = 78
 """Exit code of a server that must not start: EX_CONFIG of sysexits.h."""

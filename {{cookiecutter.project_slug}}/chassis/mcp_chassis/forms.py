@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from pydantic import SecretStr
 
 from mcp_chassis.limits import rates
-from mcp_chassis.limits.rules import DownPolicy
+from mcp_chassis.limits.limiter import DownPolicy
 from mcp_chassis.request import PROBE_SCOPE
 from mcp_chassis.state.store import Limit
 

@@ -34,14 +34,12 @@ from mcp_types.methods import SPEC_CLIENT_METHODS, SPEC_CLIENT_NOTIFICATION_METH
 from mcp_chassis import ping
 from mcp_chassis import request as requests
 from mcp_chassis.arguments import harden, supply_caller
-from mcp_chassis.calls import answered, refused
-from mcp_chassis.contract import ContractServer
+from mcp_chassis.calls import ContractServer, answered, refused
 from mcp_chassis.discovery import identity_of, import_tools
 from mcp_chassis.environment import ConfigurationError, Problem, ServerSettings
 from mcp_chassis.errors import printable
 from mcp_chassis.health import Check, CheckOptions
-from mcp_chassis.limits.limiter import Limiter
-from mcp_chassis.limits.rules import ToolRules, misnamed, rules_of
+from mcp_chassis.limits.limiter import Limiter, ToolRules, misnamed, rules_of
 from mcp_chassis.limits.turnstile import Turnstile
 from mcp_chassis.messages import Messages
 from mcp_chassis.policy import Declared, ToolPolicy, check_name, policy_of, too_long

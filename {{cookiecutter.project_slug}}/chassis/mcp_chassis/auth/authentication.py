@@ -2,21 +2,120 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import Final
+from functools import lru_cache, partial
+from typing import Final, Literal
 
+import httpx2
 from starlette.types import Scope
 
 from mcp_chassis.auth import certificates, keys
-from mcp_chassis.auth.challenge import Challenge
-from mcp_chassis.auth.issuer import IssuerUnavailable
-from mcp_chassis.auth.keyring import Keyring, UnreadableKeyring
-from mcp_chassis.auth.revocation import Kind, revocation_name
-from mcp_chassis.auth.tokens import InvalidToken, Tokens
+from mcp_chassis.auth.challenge import METADATA_PATH, Challenge
+from mcp_chassis.auth.keys import FileKeyring, Keyring, StoreKeyring, UnreadableKeyring
+from mcp_chassis.auth.tokens import InvalidToken, Issuer, IssuerUnavailable, TokenRules, Tokens
+from mcp_chassis.environment import ConfigurationError, Problem
 from mcp_chassis.request import Caller
-from mcp_chassis.state.store import StoreDown
+from mcp_chassis.settings import Settings
+from mcp_chassis.state.store import Store, StoreDown
 from mcp_chassis.telemetry.logging import log
+
+Kind = Literal["key", "token", "subject"]
+"""What can be revoked: an API key by its id, a token by its `jti`, everything of a subject."""
+
+_PREFIX: Final = "revoked:"
+
+
+@lru_cache(maxsize=4096)
+def revocation_name(kind: Kind, what: str) -> str:
+    """Return where the store holds that `what` was taken back."""
+    # Hashed, because a subject or `jti` is the issuer's text of any length.
+    return f"{_PREFIX}{kind}:{hashlib.sha256(what.encode('utf-8')).hexdigest()[:32]}"
+
+
+class Revocations:
+    """The list of what was revoked, in the store."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def revoke(self, kind: Kind, what: str, seconds: float | None) -> None:
+        """Take back `what` for `seconds`, or for ever. Raises `StoreDown`."""
+        await self._store.write(revocation_name(kind, what), "1", seconds)
+
+    async def revoked(self, *credentials: tuple[Kind, str]) -> bool:
+        """Tell whether any of `credentials` was taken back, in one round trip. Raises `StoreDown`."""
+        return any(await self._store.read([revocation_name(kind, what) for kind, what in credentials]))
+
+
+_ISSUER_SECONDS: Final = 3.0
+
+
+def resource_url(settings: Settings) -> str:
+    """Return the server as OAuth clients address it (RFC 8707)."""
+    return f"{settings.public_url}/mcp"
+
+
+def challenge_of(settings: Settings, realm: str) -> Challenge:
+    """Return how this server refuses; with an issuer, it tells where to find it."""
+    return Challenge(realm, f"{settings.public_url}{METADATA_PATH}" if "jwt" in settings.auth else None)
+
+
+def authentication_of(
+    settings: Settings, *, challenge: Challenge, store: Store, client: httpx2.AsyncClient
+) -> Authentication:
+    """Return the authentication that `MCP_AUTH` names; `none` is not one.
+
+    Raises:
+        ConfigurationError: If the keys file cannot be read.
+    """
+    return Authentication(
+        challenge=challenge,
+        keyring=_keyring(settings, store) if "keys" in settings.auth else None,
+        tokens=_tokens(settings, client) if "jwt" in settings.auth else None,
+        certificate=_certificate(settings) if "mtls" in settings.auth else None,
+    )
+
+
+def issuer_client() -> httpx2.AsyncClient:
+    """Return the HTTP client that fetches an issuer's keys: short, without redirects."""
+    return httpx2.AsyncClient(timeout=_ISSUER_SECONDS, follow_redirects=False)
+
+
+def _keyring(settings: Settings, store: Store) -> Keyring:
+    if settings.api_keys_file is None:
+        return StoreKeyring(store)
+    keyring = FileKeyring(settings.api_keys_file)
+    try:
+        keyring.records()
+    except UnreadableKeyring as error:
+        rule = f"must be a keys file ({error}): `ops keys create --caller NAME` writes one"
+        raise ConfigurationError([Problem("MCP_API_KEYS_FILE", str(settings.api_keys_file), rule)]) from None
+    return keyring
+
+
+def _tokens(settings: Settings, client: httpx2.AsyncClient) -> Tokens:
+    url = settings.jwt_issuer or ""
+    issuer = Issuer(url, keys_url=settings.jwt_keys_url, floor=settings.jwt_refresh_floor, client=client)
+    rules = TokenRules(
+        issuer=url,
+        audiences=settings.jwt_audiences or (resource_url(settings),),
+        algorithms=settings.jwt_algorithms,
+        leeway=settings.jwt_leeway,
+        not_before_required=settings.jwt_not_before == "required",
+        tenant_claim=settings.jwt_tenant_claim,
+    )
+    return Tokens(issuer, rules)
+
+
+def _certificate(settings: Settings) -> Callable[[str], Caller]:
+    return partial(
+        certificates.caller_of,
+        tenant_attribute=settings.mtls_tenant_attribute,
+        scopes=frozenset(settings.mtls_scopes),
+    )
+
 
 Credentials = Sequence[tuple[Kind, str]]
 """The names under which a credential can be revoked."""

@@ -3,10 +3,78 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route, request_response
+
 from mcp_chassis.http.refusal import Refused
+from mcp_chassis.request import Caller, Message
+
+
+def metadata_route(*, resource: str, issuer: str, scopes: Iterable[str]) -> Route:
+    """Return the route of the protected resource's metadata; it needs no credential.
+
+    Args:
+        resource: The server as clients address it, such as `https://notes.example.com/mcp`.
+        issuer: The authorization server.
+        scopes: All scopes that tools need.
+    """
+    document = {
+        "resource": resource,
+        "authorization_servers": [issuer],
+        "scopes_supported": sorted(scopes),
+        "bearer_methods_supported": ["header"],
+    }
+
+    async def answer(_request: Request) -> JSONResponse:
+        return JSONResponse(document, headers={"Cache-Control": "max-age=300"})
+
+    # Any page may read it, with any header: a browser client needs it before it has an origin we know.
+    readable = CORSMiddleware(request_response(answer), allow_origins=["*"], allow_headers=["*"])
+    return Route(METADATA_PATH, endpoint=readable, methods=["GET", "OPTIONS"])
+
+
+_PROBE_METHODS: Final = frozenset(
+    {
+        *("initialize", "notifications/initialized", "server/discover", "ping"),
+        *("tools/list", "prompts/list", "resources/list", "resources/templates/list"),
+    }
+)
+_PROBE_TOOL: Final = "ping"
+
+
+class Authorization:
+    """Hold callers to their scopes.
+
+    Args:
+        challenge: How a refused client is told.
+        needed: Returns the scopes that a tool needs.
+    """
+
+    def __init__(self, challenge: Challenge, needed: Callable[[str], frozenset[str]]) -> None:
+        self._challenge = challenge
+        self._needed = needed
+
+    def __call__(self, caller: Caller, message: Message | None) -> None:
+        """Let the message pass.
+
+        Raises:
+            Refused: 403 if the caller lacks a scope.
+        """
+        if message is None or message.method is None:
+            return
+        if caller.probing and not self._probing(message):
+            raise self._challenge.forbidden(())
+        if message.tool is not None and caller.missing(needed := self._needed(message.tool)):
+            raise self._challenge.forbidden(needed)
+
+    def _probing(self, message: Message) -> bool:
+        return message.method in _PROBE_METHODS or (message.method == "tools/call" and message.tool == _PROBE_TOOL)
+
 
 _RETRY_AFTER: Final = 5
 """Seconds until an undecidable credential is worth another try."""

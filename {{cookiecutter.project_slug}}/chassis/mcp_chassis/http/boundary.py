@@ -7,18 +7,61 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
+from urllib.parse import SplitResult, urlsplit
 
 from mcp_types import INTERNAL_ERROR, INVALID_REQUEST
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mcp_chassis import request as requests
-from mcp_chassis.http.hosts import Names
 from mcp_chassis.http.refusal import Refused, refuse
 from mcp_chassis.request import Request
+from mcp_chassis.settings import Settings
 from mcp_chassis.telemetry.logging import log
 from mcp_chassis.telemetry.metrics import REQUESTS_IN_FLIGHT
+
+_LOOPBACK_HOST: Final = r"(localhost|127\.0\.0\.1|\[::1\])(:\d{1,5})?"
+LOOPBACK_ORIGIN: Final = rf"https?://{_LOOPBACK_HOST}"
+"""Pages a developer serves on the own machine, the MCP Inspector among them."""
+_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+
+
+def _spellings(url: SplitResult) -> tuple[str, ...]:
+    """Return the `Host` values that mean `url`: the default port may be left out or not (RFC 9110, 4.2.3)."""
+    if url.port is not None:
+        return (url.netloc,)
+    return (url.netloc, f"{url.netloc}:{_DEFAULT_PORTS[url.scheme]}")
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """The hosts and origins of this server."""
+
+    hosts: frozenset[str]
+    origins: frozenset[str]
+    loopback_origins: bool
+
+    @classmethod
+    def of(cls, settings: Settings) -> Names:
+        """Return what `settings` allow: the public URL, what is listed, and loopback."""
+        public = urlsplit(settings.public_url)
+        return cls(
+            hosts=frozenset(host.lower() for host in (*_spellings(public), *settings.allowed_hosts)),
+            origins=frozenset({settings.public_url.lower(), *(origin.lower() for origin in settings.allowed_origins)}),
+            loopback_origins=settings.environment == "development",
+        )
+
+    def admit_host(self, host: str) -> bool:
+        """Tell whether a `Host` header names this server; loopback names do, because only this machine can use them."""
+        return host.lower() in self.hosts or re.fullmatch(_LOOPBACK_HOST, host.lower()) is not None
+
+    def admit_origin(self, origin: str) -> bool:
+        """Tell whether a page of `origin` may call this server."""
+        lower = origin.lower()
+        return lower in self.origins or (self.loopback_origins and re.fullmatch(LOOPBACK_ORIGIN, lower) is not None)
+
 
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _SESSION_ID: Final = re.compile(r"[\x21-\x7e]{1,128}")

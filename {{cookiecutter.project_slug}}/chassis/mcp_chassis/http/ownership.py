@@ -19,7 +19,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mcp_chassis import request as requests
-from mcp_chassis.http.inside import send_inside
+from mcp_chassis.http.negotiation import send_inside
 from mcp_chassis.http.refusal import Refused, place_for
 from mcp_chassis.limits.places import Places
 from mcp_chassis.request import Caller, Request

@@ -12,9 +12,8 @@ from mcp_types import CallToolResult
 from mcp_chassis import request as requests
 from mcp_chassis.calls import Result, refused
 from mcp_chassis.errors import retry_meta, wait_words
-from mcp_chassis.limits.limiter import Limiter
+from mcp_chassis.limits.limiter import Limiter, Rules
 from mcp_chassis.limits.places import Full, Places
-from mcp_chassis.limits.rules import Rules
 from mcp_chassis.state.store import SECOND, Decision
 from mcp_chassis.telemetry.metrics import REFUSALS
 

@@ -12,9 +12,8 @@ from pydantic import ValidationError
 from pydantic_core import to_json
 
 from mcp_chassis.auth import keys
-from mcp_chassis.auth.keyring import FileKeyring, StoreKeyring
-from mcp_chassis.auth.keys import KeyRecord
-from mcp_chassis.auth.revocation import Kind, Revocations
+from mcp_chassis.auth.authentication import Kind, Revocations
+from mcp_chassis.auth.keys import FileKeyring, KeyRecord, StoreKeyring
 from mcp_chassis.errors import violations
 from mcp_chassis.ops.running import NO_STORE, Impossible, Misused, run, tell, time_span
 from mcp_chassis.server import Server

@@ -11,7 +11,7 @@ from typing import ClassVar, Final
 import anyio
 import typer
 
-from mcp_chassis.auth.keyring import UnreadableKeyring
+from mcp_chassis.auth.keys import UnreadableKeyring
 from mcp_chassis.environment import ConfigurationError, load
 from mcp_chassis.server import Server
 from mcp_chassis.settings import Settings
