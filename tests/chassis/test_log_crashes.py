@@ -29,8 +29,8 @@ BROKEN = [
     "mcp_chassis.calls.span",
     "mcp_chassis.downstream.recorded",
     "mcp_chassis.downstream.trace_headers",
-    "mcp_chassis.telemetry.downstream.DOWNSTREAM_DURATION",
-    "mcp_chassis.telemetry.downstream._hashed",
+    "mcp_chassis.downstream.DOWNSTREAM_DURATION",
+    "mcp_chassis.downstream._hashed",
     "mcp_chassis.limits.breaker.Breaker.enter",
     "mcp_chassis.limits.breaker.Breaker.leave",
 ]

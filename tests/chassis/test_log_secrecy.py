@@ -92,7 +92,7 @@ async def test_O2_call_leaves_no_argument_in_the_log(canary: str, era: Era, log:
 async def test_O2_call_that_ends_early_leaves_no_argument_in_the_log(
     tool: str, era: Era, log: Log, story: Story, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mcp_chassis.deadline._GRACE", 0.1)
+    monkeypatch.setattr("mcp_chassis.calls._GRACE", 0.1)
     canary = CANARIES["plain"]
     server = chassis_server(story)
 

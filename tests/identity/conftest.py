@@ -76,5 +76,5 @@ def redis(tmp_path: Path) -> Iterator[Redis]:
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Give the issuer's cache a clock that the test moves."""
     now = [1000.0]
-    monkeypatch.setattr("mcp_chassis.auth.issuer.time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr("mcp_chassis.auth.tokens.time", SimpleNamespace(monotonic=lambda: now[0]))
     return now

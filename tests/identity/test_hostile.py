@@ -111,7 +111,7 @@ def test_A4_file_behind_a_link_stays_the_file_that_others_read(tmp_path: Path) -
 
 
 def test_A3_editor_that_holds_the_lock_does_not_hang_a_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mcp_chassis.auth.keyring._LONGEST_WAIT", 0.1)
+    monkeypatch.setattr("mcp_chassis.auth.keys._LONGEST_WAIT", 0.1)
     desk = Desk({"MCP_API_KEYS_FILE": str(tmp_path / "keys.json")})
     desk.create()
 

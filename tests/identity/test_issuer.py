@@ -17,7 +17,7 @@ pytestmark = pytest.mark.anyio
 @pytest.fixture
 def no_floor(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let every unknown key be asked for."""
-    monkeypatch.setattr("mcp_chassis.auth.issuer.Issuer._may_try", lambda _self: True)
+    monkeypatch.setattr("mcp_chassis.auth.tokens.Issuer._may_try", lambda _self: True)
 
 
 @pytest.mark.parametrize("era", ERAS)

@@ -81,7 +81,7 @@ async def test_A5_broken_issuer_costs_no_key_and_no_crash(
     how: str, place: str, issuer: Issuer, clock: list[float], log: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     app, reason = BROKEN[how]
-    monkeypatch.setattr("mcp_chassis.auth.issuer._FETCH_SECONDS", 0.3)
+    monkeypatch.setattr("mcp_chassis.auth.tokens._FETCH_SECONDS", 0.3)
     async with server_of(issuer, jwt_refresh_floor=10) as served:
         # Given an issuer that is broken from the start
         issuer.instead = {place: app}
@@ -105,7 +105,7 @@ async def test_A5_broken_issuer_costs_no_key_and_no_crash(
 
 
 async def test_A5_those_who_wait_for_a_slow_issuer_wait_once(issuer: Issuer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mcp_chassis.auth.issuer._FETCH_SECONDS", 0.3)
+    monkeypatch.setattr("mcp_chassis.auth.tokens._FETCH_SECONDS", 0.3)
     issuer.instead = {CONFIGURATION: silent()}
 
     async with server_of(issuer, jwt_refresh_floor=1) as served:

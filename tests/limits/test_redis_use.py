@@ -139,7 +139,7 @@ async def test_L8_idle_connection_that_redis_closed_is_no_outage(
 async def test_L9_no_answer_is_mixed_up_after_freezing_in_the_middle(
     redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mcp_chassis.state.link._PAUSE", 0.01)
+    monkeypatch.setattr("mcp_chassis.state.redis._PAUSE", 0.01)
     store = RedisStore(redis.url, server="notes")
     numbers, seen = count(), {"right": 0, "down": 0}
 

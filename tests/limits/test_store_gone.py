@@ -85,8 +85,8 @@ async def test_L9_nobody_waits_longer_than_promised_under_load(harm: str, redis:
 
 
 async def test_L9_long_outage_uses_up_no_connections(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mcp_chassis.state.link._PAUSE", 0.002)
-    monkeypatch.setattr("mcp_chassis.state.link._PATIENCE", 0.01)
+    monkeypatch.setattr("mcp_chassis.state.redis._PAUSE", 0.002)
+    monkeypatch.setattr("mcp_chassis.state.redis._PATIENCE", 0.01)
     changes: list[bool] = []
     store = RedisStore(redis.url, server="notes", on_change=changes.append)
     looks = Counter[bool]()
@@ -110,7 +110,7 @@ async def test_L9_long_outage_uses_up_no_connections(redis: Redis, monkeypatch: 
 
 async def test_L9_redis_that_only_refuses_is_not_called_well(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     # Given a Redis that was silent, and now answers the look with an error
-    monkeypatch.setattr("mcp_chassis.state.link._PAUSE", 0.002)
+    monkeypatch.setattr("mcp_chassis.state.redis._PAUSE", 0.002)
     changes: list[bool] = []
     store = RedisStore(redis.url, server="notes", on_change=changes.append)
     redis.ask(b"ACL SETUSER default -set")
