@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -14,12 +15,16 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp
 
+from mcp_chassis.auth.assertions import Assertions
 from mcp_chassis.auth.authentication import authentication_of, challenge_of, issuer_client, resource_url
 from mcp_chassis.auth.challenge import Authorization, Challenge, metadata_route
+from mcp_chassis.drain import Drain
 from mcp_chassis.health import Check, Health
 from mcp_chassis.http.admission import Admission
 from mcp_chassis.http.boundary import LOOPBACK_ORIGIN, Boundary, Names
+from mcp_chassis.http.draining import Draining
 from mcp_chassis.http.envelope import Envelope
+from mcp_chassis.http.forwarding import Forwarding
 from mcp_chassis.http.identity import Authenticate, Identity, admit_everyone
 from mcp_chassis.http.negotiation import Negotiation
 from mcp_chassis.http.ownership import Ownership
@@ -45,13 +50,20 @@ _NO_TELEMETRY: TelemetryConfig = {
 _EXPOSED = ("Mcp-Session-Id", "WWW-Authenticate", "Retry-After", "X-Request-ID")
 
 
+class Application(FastAPI):
+    """The ASGI application of a server."""
+
+    drain: Drain
+    """What to do before its process ends."""
+
+
 def build_app(
     server: Server,
     settings: Settings,
     *,
     authenticate: Authenticate | None = None,
     on_failure: Callable[[], None] = lambda: None,
-) -> FastAPI:
+) -> Application:
     """Return the ASGI application of a prepared server; it runs once.
 
     Args:
@@ -71,26 +83,38 @@ def build_app(
 
     manager = _session_manager(server, settings)
     names = Names.of(settings)
-    boundary, ownership = _layers(server, settings, manager, names, challenge, store, authenticate or admit_everyone)
+    way = _layers(server, settings, manager, names, challenge, store, authenticate or admit_everyone)
     health = Health(server.version, [*_checks(settings, store), *server.checks])
     LONGEST_CALL.set(settings.tool_timeout)
     BUILD.labels(server.version).set(1)
     lifespan = _lifespan(
         client,
         manager.run(),
-        ownership.sweeping(),
+        way.ownership.sweeping(),
+        *([] if way.forwarding is None else [way.forwarding.renewing(way.ownership.held)]),
         health.checking(),
         closing=[store.close, server.close],
         on_failure=on_failure,
     )
-    app = FastAPI(
+    app = Application(
         title=server.name, lifespan=lifespan, openapi_url=None, redirect_slashes=False, telemetry=_NO_TELEMETRY
     )
     app.include_router(health.routes())
     app.router.routes += [metrics_route(), *_metadata(server, settings)]
     # A Route, not a mount: a mount answers /mcp with a redirect that clients do not follow.
-    app.router.routes.append(Route("/mcp", endpoint=_for_browsers(boundary, names)))
+    app.router.routes.append(Route("/mcp", endpoint=_for_browsers(way.boundary, names)))
+    app.drain = Drain(health=health, draining=way.draining, leave=way.ownership.leave, timeout=settings.drain_seconds)
     return app
+
+
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """The first layer of the way, and those that have something to do beside it."""
+
+    boundary: Boundary
+    draining: Draining
+    ownership: Ownership
+    forwarding: Forwarding | None
 
 
 def _layers(
@@ -101,22 +125,48 @@ def _layers(
     challenge: Challenge,
     store: Store,
     authenticate: Authenticate,
-) -> tuple[Boundary, Ownership]:
-    """Return the first layer, and the one that has to sweep; each is given the one below it."""
+) -> _Way:
+    """Return the layers; each is given the one below it."""
     stateless = settings.sessions == "stateless"
     negotiation = Negotiation(StreamableHTTPASGIApp(manager), longest_call=settings.tool_timeout)
     sessions = Places(settings.max_sessions, settings.max_sessions_per_caller)
-    ownership = Ownership(negotiation, places=sessions, idle_timeout=settings.session_idle_timeout)
+    assertions = _assertions(server, settings)
+    forwarding = _forwarding(settings, store, assertions)
+    ownership = Ownership(
+        negotiation, places=sessions, idle_timeout=settings.session_idle_timeout, forwarding=forwarding
+    )
     admission = _admission(negotiation if stateless else ownership, server, settings, challenge, store)
+    draining = Draining(admission, end_subscriptions=server.end_subscriptions)
     envelope = Envelope(
-        admission,
+        draining,
         judge=admission.judge,
         max_body_bytes=settings.max_body_bytes,
         receive_timeout=settings.receive_timeout,
     )
-    identity = Identity(envelope, authenticate=authenticate)
+    identity = Identity(envelope, authenticate=authenticate, assertions=assertions)
     methods = ("POST",) if stateless else ("POST", "GET", "DELETE")
-    return Boundary(identity, names=names, methods=methods, max_header_bytes=settings.max_header_bytes), ownership
+    boundary = Boundary(identity, names=names, methods=methods, max_header_bytes=settings.max_header_bytes)
+    return _Way(boundary, draining, ownership, forwarding)
+
+
+def _assertions(server: Server, settings: Settings) -> Assertions | None:
+    if settings.peer_url is None or settings.peer_secret is None:
+        return None
+    return Assertions(settings.peer_secret.get_secret_value().split(), server=server.name, url=settings.peer_url)
+
+
+def _forwarding(settings: Settings, store: Store, assertions: Assertions | None) -> Forwarding | None:
+    """Return the way to the sessions of other replicas, where there are any."""
+    if settings.peer_url is None or assertions is None:
+        return None
+    return Forwarding(
+        store,
+        assertions,
+        url=settings.peer_url,
+        public_url=settings.public_url,
+        certificate_authority=settings.peer_ca_file,
+        longest_call=settings.tool_timeout,
+    )
 
 
 def _admission(app: ASGIApp, server: Server, settings: Settings, challenge: Challenge, store: Store) -> Admission:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterable
+from collections.abc import Coroutine, Iterable, Sequence
 from typing import Any, Final, TypeVar
 
 import anyio
 from mcp.server.lowlevel.helper_types import ReadResourceContents
 from mcp.server.mcpserver import Context, MCPServer
 from mcp.server.mcpserver.exceptions import ToolError, UnexpectedResourceError, UnexpectedToolError
+from mcp.server.request_state import RequestStateBoundary, RequestStateSecurity
+from mcp.server.subscriptions import ListenHandler
 from mcp.shared.exceptions import MCPError, NoBackChannelError
 from mcp_types import (
     INVALID_PARAMS,
@@ -34,10 +36,29 @@ _GRACE: Final = 1.0
 
 _left_behind: set[asyncio.Task[Any]] = set()
 """The event loop keeps weak references only."""
+_running: set[asyncio.Future[None]] = set()
+"""One for each work under a deadline; a result ends it before its time."""
+
+
+def running() -> int:
+    """Return how many calls run."""
+    return len(_running)
+
+
+def interrupt() -> int:
+    """End every call that runs, and return how many: the process stops, and each caller gets an answer (S3)."""
+    for interruption in _running:
+        if not interruption.done():
+            interruption.set_result(None)
+    return len(_running)
 
 
 class DeadlinePassed(Exception):
     """The work took longer than it may."""
+
+
+class Interrupted(Exception):
+    """The process ends before the work."""
 
 
 async def within(seconds: float, work: Coroutine[Any, Any, _Result]) -> _Result:
@@ -45,16 +66,20 @@ async def within(seconds: float, work: Coroutine[Any, Any, _Result]) -> _Result:
 
     Raises:
         DeadlinePassed: If the time is over.
+        Interrupted: If the process ends before.
         BaseException: Whatever `work` raised, a cancellation of its own making included.
     """
     task = asyncio.create_task(_outcome(work))
+    interruption = asyncio.get_running_loop().create_future()
+    _running.add(interruption)
     try:
-        await asyncio.wait({task}, timeout=seconds)
+        await asyncio.wait({task, interruption}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
-            raise DeadlinePassed
+            raise Interrupted if interruption.done() else DeadlinePassed
     finally:
         if not task.done():
             await _stop(task)
+        _running.discard(interruption)
     result: _Result
     result, error = task.result()
     if error is not None:
@@ -82,7 +107,20 @@ _LONGEST_URI: Final = 2048
 
 
 class ContractServer(MCPServer[Any]):
-    """The SDK's server, whose prompts and resources fail by the contract."""
+    """The SDK's server, whose prompts and resources fail by the contract, and which shares and stops with others."""
+
+    def share_request_state(self, keys: Sequence[str]) -> None:
+        """Seal `requestState` with keys that other replicas have too: the SDK's own is of this process (S7)."""
+        sealing = RequestStateBoundary(RequestStateSecurity(keys=keys), default_audience=self.name)
+        self.middleware[:] = [
+            sealing if isinstance(layer, RequestStateBoundary) else layer for layer in self.middleware
+        ]
+
+    def end_subscriptions(self) -> None:
+        """Let every open subscription send its last message."""
+        entry = self._lowlevel_server.get_request_handler("subscriptions/listen")
+        if entry is not None and isinstance(entry.handler, ListenHandler):
+            entry.handler.close()
 
     async def get_prompt(
         self, name: str, arguments: dict[str, Any] | None = None, context: Context[Any, Any] | None = None
@@ -147,6 +185,9 @@ async def answered(name: str, seconds: float, call: Coroutine[Any, Any, Result])
     except DeadlinePassed:
         longest = f"{seconds:g} s, the longest it may take"
         return refused("timeout", f"{name} was stopped after {longest}; ask for less", "timeout")
+    except Interrupted:
+        text = f"{name} was stopped because the server restarts; it may have done a part of its work"
+        return refused("cancelled", text, "interrupted")
     except MCPError as error:
         if not isinstance(error, NoBackChannelError) and error.code not in _CLIENT_REFUSED:
             raise

@@ -28,6 +28,13 @@ def _missing_for(modes: set[str], given: Mapping[str, str], *, in_process: bool)
     if "jwt" in modes and not given.get("MCP_JWT_ISSUER"):
         rule = "is required by MCP_AUTH=jwt: the issuer as its tokens name it, like https://login.example.com"
         found.append(Problem("MCP_JWT_ISSUER", None, rule))
+    peers = [name for name in ("MCP_PEER_URL", "MCP_PEER_SECRET") if given.get(name)]
+    if len(peers) == 1:
+        [missing] = {"MCP_PEER_URL", "MCP_PEER_SECRET"} - set(peers)
+        found.append(Problem(missing, None, f"is required by {peers[0]}: replicas forward with both or not at all"))
+    if peers and in_process:
+        rule = f"must be a Redis for {peers[0]}: replicas find the owner of a session there"
+        found.append(Problem("MCP_STATE_URL", "memory://", rule))
     if "keys" in modes and in_process and not given.get("MCP_API_KEYS_FILE"):
         rule = "is required by MCP_AUTH=keys unless MCP_STATE_URL is a Redis: a file like keys.json"
         found.append(Problem("MCP_API_KEYS_FILE", None, rule))

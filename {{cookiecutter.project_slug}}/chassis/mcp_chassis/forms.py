@@ -17,6 +17,8 @@ from mcp_chassis.state.store import Limit
 ALGORITHMS: Final = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
 """Asymmetric ones alone: with HMAC a public key would be a signing key (RFC 8725, 2.1)."""
 AUTH_MODES: Final = ("keys", "jwt", "mtls", "none")
+_SHORTEST_SECRET: Final = 32
+"""Bytes of a key for HMAC with SHA-256 (RFC 7518, 3.2), and what the SDK asks of a request-state key."""
 _HOST: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:\d{1,5})?")
 _WEB_ADDRESS: Final = re.compile(rf"https?://{_HOST.pattern}")
 
@@ -49,6 +51,28 @@ def web_address(value: str) -> str:
 
 def _port_fits(host: str) -> bool:
     return 0 < int(host.partition(":")[2] or 443) < 65536
+
+
+def peer_address(value: str) -> str:
+    """Admit a scheme, a host or address, and a port."""
+    try:
+        parts = urlsplit(value)
+        strange = not parts.hostname or not parts.port or value != f"{parts.scheme}://{parts.netloc}"
+    except ValueError:
+        strange = True
+    if strange or parts.scheme not in ("http", "https") or "@" in parts.netloc:
+        raise ValueError(
+            "must be https://, this replica's own address and the port of its peers: https://10.1.2.3:9443"
+        )
+    return value
+
+
+def secrets(value: SecretStr) -> SecretStr:
+    """Admit secrets that nobody guesses, separated by white space."""
+    found = value.get_secret_value().split()
+    if not found or any(len(secret) < _SHORTEST_SECRET for secret in found):
+        raise ValueError(f"must be secrets of at least {_SHORTEST_SECRET} characters, one a line: openssl rand -hex 32")
+    return value
 
 
 def issuer_address(value: str) -> str:

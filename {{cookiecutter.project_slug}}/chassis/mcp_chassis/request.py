@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal, TypedDict
 
 if TYPE_CHECKING:
+    from mcp_chassis.auth.assertions import Asserted
     from mcp_chassis.limits.places import Place
 
 Status = Literal["ok", "failed", "rejected", "timeout", "cancelled", "crashed"]
@@ -103,6 +104,8 @@ class Request:
     place: Place | None = None
     """What it takes up of the calls that may run; the call itself holds it too, because it may outlive the request."""
     session_id: str | None = None
+    asserted: Asserted | None = None
+    """What another replica vouches for, if it forwarded the request."""
     trace_parent: str | None = None
     """W3C `traceparent`, well formed, of the message or of the HTTP request."""
     initialized: bool = False

@@ -10,14 +10,17 @@ import shlex
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Final
 
 import uvicorn
+from sse_starlette.sse import AppStatus
 
 from mcp_chassis.app import build_app
+from mcp_chassis.drain import Drain
 from mcp_chassis.environment import ConfigurationError, Problem
 from mcp_chassis.http.protocol import bounded_connection
 from mcp_chassis.server import Server
@@ -27,8 +30,10 @@ from mcp_chassis.telemetry.gate import catch_prints
 from mcp_chassis.telemetry.logging import log
 from mcp_chassis.telemetry.tracing import start_tracing
 
-_GRACE: Final = 5
-"""Seconds that open connections get at shutdown."""
+_GRACE: Final = 1
+"""Seconds that connections get to end after the drain: what is left then is idle, or a client that does not read."""
+_LAST_RESORT: Final = 5.0
+"""Seconds past the drain's deadline after which the process ends whatever holds it."""
 _REQUEST_LINE: Final = 8192
 """Bytes beside the headers; what is larger than both is cut by the connection, not answered by the boundary."""
 _CONTAINER_MARKS: Final = (Path("/.dockerenv"), Path("/run/.containerenv"))
@@ -64,13 +69,15 @@ def serve(server: Server) -> None:
         server_header=False,
         proxy_headers=False,
     )
-    process = _Process(config, on_start=lambda: announce(server, settings, listener))
+    # Else every stream, calls included, would be cut half a second after the signal.
+    AppStatus.enable_automatic_graceful_drain = False
+    process = _Process(config, app.drain, on_start=lambda: announce(server, settings, listener))
     # Not before every problem of the configuration could still be told in words.
     catch_prints()
     process.run(sockets=[listener])
     stop_tracing()
     log.info("server_stopped")
-    if failed:
+    if failed or not process.drained:
         raise SystemExit(1)
 
 
@@ -151,11 +158,15 @@ def edge_listens() -> bool:
 
 
 class _Process(uvicorn.Server):
-    """Uvicorn that tells when it listens, and ends with status 0 when it was asked to end."""
+    """Uvicorn that tells when it listens, and that drains before it closes anything (S3)."""
 
-    def __init__(self, config: uvicorn.Config, *, on_start: Callable[[], None]) -> None:
+    def __init__(self, config: uvicorn.Config, drain: Drain, *, on_start: Callable[[], None]) -> None:
         super().__init__(config)
         self._on_start = on_start
+        self._drain = drain
+        self._signals = 0
+        self.drained = True
+        """False once calls were ended before their time."""
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Open the lifespan and the listener, then say so."""
@@ -175,7 +186,31 @@ class _Process(uvicorn.Server):
             for number, handler in before.items():
                 signal.signal(number, handler)
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Drain while the listener is open: the edge answers a closed port with 502. Then close everything."""
+        self.drained = await self._drain.run(lambda: self._signals > 1)
+        AppStatus.should_exit = True
+        await super().shutdown(sockets)
+
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Begin the shutdown; a second signal ends it at once."""
-        self.force_exit = self.should_exit
-        super().handle_exit(sig, frame)
+        """Begin the drain; a second signal ends the calls in flight, a third one waits for nothing."""
+        self._signals += 1
+        self.should_exit = True
+        self.force_exit = self._signals > 2
+        if self._signals == 1:
+            # Begun here, because a tool that blocks the event loop keeps everything else from running.
+            _end_after(self._drain.timeout + _LAST_RESORT)
+        elif self._signals == 2:
+            _end_after(_LAST_RESORT)
+
+
+def _end_after(seconds: float) -> None:
+    """End this process then, if it still runs: a tool's thread, or cleaning up, may never end."""
+
+    def end() -> None:
+        log.error("stop_forced", seconds=seconds)
+        os._exit(1)
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()

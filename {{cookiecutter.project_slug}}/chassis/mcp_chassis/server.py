@@ -196,6 +196,8 @@ class Server(ContractServer):
             problems.append(Problem("MCP_DATABASE_URL", None, "is required in production: this server has a database"))
         if problems:
             raise ConfigurationError(problems)
+        if settings.request_state_keys is not None:
+            self.share_request_state(settings.request_state_keys.get_secret_value().split())
         if self._database is not None:
             self._database.migrate()
         self._list_by_scope = settings.list_by_scope

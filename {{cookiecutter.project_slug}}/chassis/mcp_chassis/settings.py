@@ -21,6 +21,8 @@ from mcp_chassis.limits import rates
 from mcp_chassis.limits.rates import Rate
 
 _SECONDS_A_DAY = 86_400
+_DRAIN_MARGIN = 5.0
+"""Seconds beyond the longest call: one that began with the signal ends by its own deadline."""
 _SQLITE = "sqlite+aiosqlite:///data.db"
 
 
@@ -114,6 +116,27 @@ class Settings(EnvironmentSettings):
         gt=0,
         le=3600,
         description="Seconds that the longest tool call may take; no tool may declare more",
+    )
+    drain_timeout: float | None = Field(
+        None,
+        gt=0,
+        le=7200,
+        description="Seconds that calls in flight get after SIGTERM; by default the longest tool call and 5 more",
+    )
+    peer_url: Annotated[str, AfterValidator(forms.peer_address)] | None = Field(
+        None,
+        description="Where other replicas reach this one, like https://10.1.2.3:9443; without it, a session answers "
+        "through the replica that opened it alone",
+    )
+    peer_secret: Annotated[SecretStr, AfterValidator(forms.secrets)] | None = Field(
+        None, description="Shared by all replicas, which sign with it what they forward; newest first, one a line"
+    )
+    peer_ca_file: Path | None = Field(
+        None, description="Who signed the certificate of the replicas' edges, unless a public authority did"
+    )
+    request_state_keys: Annotated[SecretStr, AfterValidator(forms.secrets)] | None = Field(
+        None,
+        description="Shared by all replicas, so that one goes on where another asked; newest first, one a line",
     )
     max_body_bytes: int = Field(1_048_576, ge=1024, le=67_108_864, description="Largest request body")
     max_header_bytes: int = Field(16_384, ge=4096, le=65_536, description="All request headers together")
@@ -226,6 +249,11 @@ class Settings(EnvironmentSettings):
         """The same as the role that owns the tables."""
         owner = self.database_migration_url
         return self.database_url_in_use if owner is None else owner.get_secret_value()
+
+    @property
+    def drain_seconds(self) -> float:
+        """How long calls in flight may take after a signal."""
+        return self.tool_timeout + _DRAIN_MARGIN if self.drain_timeout is None else self.drain_timeout
 
     @property
     def store_shown(self) -> str:

@@ -74,14 +74,16 @@ class Admission:
         if scope["type"] != "http" or request is None:
             await self._app(scope, receive, send)
             return
-        entry = _entry(scope, request.message)
+        # Where it came in, a forwarded request was counted; what was revoked since is asked again.
+        entry = "free" if request.asserted is not None else _entry(scope, request.message)
         if not request.judged or entry == "opening":
             await self.judge(scope, request, entry)
         self._authorize(request.caller, request.message)
         if request.probing and scope["method"] == "GET":
             raise self._challenge.forbidden(())
         method = None if request.message is None else request.message.method
-        if request.probing or not (scope["method"] == "GET" or method in (_STREAM, _CALL)):
+        counted = not request.probing and request.asserted is None
+        if not counted or not (scope["method"] == "GET" or method in (_STREAM, _CALL)):
             await self._app(scope, receive, send)
         elif method == _CALL:
             with place_for(request.caller, self._calls, "calls", _RETRY_AFTER) as request.place:

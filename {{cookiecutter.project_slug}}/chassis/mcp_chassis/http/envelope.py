@@ -146,6 +146,8 @@ class Envelope:
             body = await self._read(headers, receive)
             if body is None:
                 return
+            if request.asserted is not None:
+                request.asserted.check_body(body)
             request.message = parse(body)
         except Refused:
             # What cannot be read is a request all the same: else malformed ones would be without limit.

@@ -7,9 +7,11 @@ from functools import lru_cache
 
 from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
 from mcp.server.auth.provider import AccessToken
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mcp_chassis import request as requests
+from mcp_chassis.auth.assertions import HEADER, Asserted, Assertions, forged
 from mcp_chassis.request import EVERY_SCOPE, Caller
 
 Authenticate = Callable[[Scope], Awaitable[tuple[Caller, Sequence[str]]]]
@@ -23,23 +25,39 @@ class Identity:
 
     Args:
         authenticate: Proves who sent a request.
+        assertions: Judges what other replicas vouch for, if there are any.
     """
 
-    def __init__(self, app: ASGIApp, *, authenticate: Authenticate) -> None:
+    def __init__(self, app: ASGIApp, *, authenticate: Authenticate, assertions: Assertions | None = None) -> None:
         self._app = app
         self._authenticate = authenticate
+        self._assertions = assertions
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        caller, revocations = await self._authenticate(scope)
+        asserted = self._vouched(scope)
+        if asserted is None:
+            caller, revocations = await self._authenticate(scope)
+        else:
+            caller, revocations = asserted.caller, asserted.revocations
         request = requests.current()
         if request is not None:
-            request.caller, request.revocations = caller, revocations
+            request.caller, request.revocations, request.asserted = caller, revocations, asserted
         await self._app(
             {**scope, "user": _user(f"{caller.way}:{caller.id}", caller.tenant, caller.scopes)}, receive, send
         )
+
+    def _vouched(self, scope: Scope) -> Asserted | None:
+        """Return what another replica vouches for. A client's assertion is refused like any forged one."""
+        headers = Headers(scope=scope)
+        given = headers.getlist(HEADER)
+        if not given:
+            return None
+        if self._assertions is None or len(given) > 1:
+            raise forged()
+        return self._assertions.judge(given[0], method=scope["method"], session=headers.get("mcp-session-id"))
 
 
 async def admit_everyone(_scope: Scope) -> tuple[Caller, Sequence[str]]:

@@ -19,6 +19,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mcp_chassis import request as requests
+from mcp_chassis.http.forwarding import Forwarding
 from mcp_chassis.http.negotiation import send_inside
 from mcp_chassis.http.refusal import Refused, place_for
 from mcp_chassis.limits.places import Places
@@ -56,10 +57,15 @@ class Ownership:
     Args:
         places: Sessions open at one time; the probe's are not among them (A7).
         idle_timeout: Seconds without any request after which a session ends, if it was ever used.
+        forwarding: The way to sessions that other replicas hold, if there are any.
     """
 
-    def __init__(self, app: ASGIApp, *, places: Places, idle_timeout: float) -> None:
+    def __init__(
+        self, app: ASGIApp, *, places: Places, idle_timeout: float, forwarding: Forwarding | None = None
+    ) -> None:
         self._app = app
+        self._forwarding = forwarding
+        self._leaving = False
         self._places = places
         self._probes = Places(_MOST_PROBES)
         self._idle_timeout = idle_timeout
@@ -103,6 +109,8 @@ class Ownership:
                 )
                 held.enter_context(place)
                 ACTIVE_SESSIONS.set(self.count)
+                if self._forwarding is not None:
+                    await self._forwarding.claim(session_id)
             if message["type"] == "http.response.body" and not message.get("more_body", False):
                 # Held until a session that failed has given its place back: the next attempt may follow at once.
                 last = message
@@ -133,6 +141,13 @@ class Ownership:
 
     async def _continue(self, session_id: str, request: Request, scope: Scope, receive: Receive, send: Send) -> None:
         session = self._sessions.get(session_id)
+        if (
+            session is None
+            and self._forwarding is not None
+            and request.asserted is None
+            and await self._forwarding.forward(session_id, request, scope, receive, send)
+        ):
+            return
         if session is None or session.owner.identity != request.caller.identity:
             # The same answer for both: whether a session exists is its owner's business.
             raise Refused(404, "unknown_session", "No such session; initialize a new one", INVALID_REQUEST)
@@ -183,6 +198,17 @@ class Ownership:
         }
         with anyio.CancelScope(shield=True):
             await send_inside(self._app, scope)
+
+    def held(self) -> list[str]:
+        """Return the sessions that other replicas may forward to: while the process stops, those in use alone."""
+        return [key for key, session in self._sessions.items() if session.requests or not self._leaving]
+
+    async def leave(self) -> int:
+        """Let nobody forward to the idle sessions any more, and return how many sessions end with the process."""
+        self._leaving = True
+        if self._forwarding is not None:
+            await self._forwarding.release(set(self._sessions).difference(self.held()))
+        return self.count
 
     @asynccontextmanager
     async def sweeping(self) -> AsyncIterator[None]:

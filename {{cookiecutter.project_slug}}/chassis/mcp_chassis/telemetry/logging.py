@@ -29,6 +29,10 @@ Event = Literal[
     "crashed",
     "server_started",
     "server_stopped",
+    "drain_started",
+    "drained",
+    "stop_forced",
+    "request_forwarded",
     "session_opened",
     "session_closed",
     "unknown_variable",
@@ -73,6 +77,10 @@ class Fields(TypedDict, total=False):
     nearest: str
     reason: str
     sessions: int
+    streams: int
+    calls: int
+    interrupted: int
+    cut: int
     seconds: float
     environment: str
     auth: str

@@ -45,6 +45,9 @@ STORE_UP: Final = Gauge("mcp_store_up", "1 while the state store answers, 0 whil
 REFUSALS: Final = Counter("mcp_refusals_total", "Requests and calls refused by a limit.", ["limit"])
 SUSPENSIONS: Final = Counter("mcp_suspensions_total", "Suspensions of callers that went on after refusals.")
 CHECK_STATUS: Final = Gauge("mcp_check_status", "What the server needs: 0 healthy, 1 degraded, 2 unhealthy.", ["check"])
+FORWARDED: Final = Counter(
+    "mcp_forwarded_requests_total", "Requests of sessions that another replica holds.", ["outcome"]
+)
 DRAINING: Final = Gauge("mcp_draining", "1 once the server was asked to stop.")
 BUILD: Final = Gauge("mcp_build_info", "1, with the version of the server.", ["version"])
 

@@ -1,0 +1,148 @@
+"""What one replica says to another about a request it forwards, so that only replicas can say it (S5).
+
+A short-lived JSON Web Token under a shared secret: who calls, by which method, in which session, with which body, for
+which replica. It travels one hop, and once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import jwt
+from pydantic import BaseModel, ValidationError
+
+from mcp_chassis.http.refusal import Refused
+from mcp_chassis.request import Caller, Request, Way
+
+HEADER: Final = "x-peer-assertion"
+_LIFETIME: Final = 10
+_LEEWAY: Final = 5
+"""Seconds by which two replicas' clocks may differ."""
+_ALGORITHM: Final = "HS256"
+_REQUIRED: Final = ("iss", "aud", "iat", "exp", "jti", "sub")
+
+
+class _Claims(BaseModel, frozen=True, strict=True):
+    sub: str
+    tenant: str
+    scopes: list[str]
+    way: Way
+    revocations: list[str]
+    method: str
+    session: str
+    body: str
+    jti: str
+    exp: int
+
+
+@dataclass(frozen=True, slots=True)
+class Asserted:
+    """What a replica vouches for.
+
+    Args:
+        caller: Who sent the request.
+        revocations: The names under which the store may hold that the credential was taken back.
+        digest: SHA-256 of the body, in hexadecimal.
+    """
+
+    caller: Caller
+    revocations: Sequence[str]
+    digest: str
+
+    def check_body(self, body: bytes) -> None:
+        """Raise `Refused` if `body` is not the one that was forwarded."""
+        if not hmac.compare_digest(_digest(body), self.digest):
+            raise forged()
+
+
+class Assertions:
+    """Sign for other replicas, and judge what they signed.
+
+    Args:
+        secrets: Shared by all replicas, newest first: the first signs, each verifies.
+        server: The server's name.
+        url: Where other replicas reach this one.
+    """
+
+    def __init__(self, secrets: Sequence[str], *, server: str, url: str) -> None:
+        self._secrets = secrets
+        self._server = server
+        self._url = url
+        self._used: dict[str, int] = {}
+
+    def sign(self, request: Request, *, method: str, session: str, body: bytes, audience: str) -> str:
+        """Return the assertion for one request to the replica at `audience`."""
+        now = int(time.time())
+        caller = request.caller
+        claims = _Claims(
+            sub=caller.id,
+            tenant=caller.tenant,
+            scopes=sorted(caller.scopes),
+            way=caller.way,
+            revocations=list(request.revocations),
+            method=method,
+            session=session,
+            body=_digest(body),
+            jti=secrets.token_hex(16),
+            exp=now + _LIFETIME,
+        )
+        whole = {**claims.model_dump(), "iss": self._server, "aud": audience, "iat": now}
+        return jwt.encode(whole, self._secrets[0], _ALGORITHM)
+
+    def judge(self, token: str, *, method: str, session: str | None) -> Asserted:
+        """Return what the assertion of a request says.
+
+        Raises:
+            Refused: 403 unless a replica of this server says it now, for the first time, to this one, of this request.
+        """
+        claims = self._claims(token)
+        if claims is None or (claims.method, claims.session) != (method, session) or not self._first_time(claims):
+            raise forged()
+        caller = Caller(claims.sub, claims.tenant, frozenset(claims.scopes), claims.way)
+        return Asserted(caller, claims.revocations, claims.body)
+
+    def _claims(self, token: str) -> _Claims | None:
+        for secret in self._secrets:
+            try:
+                decoded = jwt.decode(
+                    token,
+                    secret,
+                    algorithms=[_ALGORITHM],
+                    audience=self._url,
+                    issuer=self._server,
+                    leeway=_LEEWAY,
+                    options={"require": list(_REQUIRED)},
+                )
+                return _Claims.model_validate(decoded)
+            except jwt.InvalidSignatureError:
+                continue
+            except (jwt.InvalidTokenError, ValidationError):
+                return None
+        return None
+
+    def _first_time(self, claims: _Claims) -> bool:
+        now = time.time()
+        # In the order they came, which is nearly that of their ends.
+        for used, end in list(self._used.items()):
+            if end + _LEEWAY >= now:
+                break
+            del self._used[used]
+        if claims.jti in self._used:
+            return False
+        self._used[claims.jti] = claims.exp
+        return True
+
+
+def _digest(body: bytes) -> str:
+    return hashlib.sha256(body).hexdigest()
+
+
+def forged() -> Refused:
+    """Return how an assertion is refused that no replica signed for this request."""
+    return Refused(403, "bad_peer_assertion", "X-Peer-Assertion is for replicas of this server; send none")
