@@ -35,7 +35,9 @@ _PREFIX: Final = "owner:"
 _SENT_ON: Final = frozenset(
     b"accept content-type mcp-protocol-version mcp-session-id mcp-method mcp-name traceparent tracestate".split()
 )
-_NOT_SENT_BACK: Final = frozenset({"connection", "date", "keep-alive", "server", "transfer-encoding", "x-request-id"})
+_NOT_SENT_BACK: Final = frozenset(
+    {"connection", "date", "keep-alive", "server", "transfer-encoding", "vary", "x-request-id"}
+)
 _UNREACHED: Final = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout)
 """The request has certainly not been seen by anybody."""
 
