@@ -13,12 +13,13 @@ import sysconfig
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import jinja2
 
+from tests.live.authority import make_certificate
 from tests.live.stub_server import DEADLINE
 
 TEMPLATE = Path(__file__).parents[2] / "{{cookiecutter.project_slug}}" / "deploy"
@@ -58,11 +59,11 @@ def program(name: str) -> str:
     return found
 
 
-def edit(path: Path, edits: Mapping[str, str]) -> None:
+def edit(path: Path, edits: Mapping[str, str], *, all_there: bool = True) -> None:
     """Replace text that must be there: an edit that finds nothing would test the unedited file."""
     text = path.read_text()
     missing = [old for old in edits if old not in text]
-    if missing:
+    if missing and all_there:
         raise ValueError(f"{path.name} holds no {missing}")
     # In one pass: what one edit writes is not what another one seeks.
     path.write_text(re.sub("|".join(map(re.escape, edits)), lambda found: edits[found[0]], text))
@@ -89,23 +90,54 @@ class Edge:
     name: str
     public: int
     internal: int
-    certificate: Path
-    output: Path
+    peers: int
+    folder: Path
+    pid: int = 0
 
-    def connect(self, protocols: Sequence[str] = ("http/1.1",)) -> ssl.SSLSocket:
+    @property
+    def certificate(self) -> Path:
+        """What clients verify it by."""
+        return self.folder / "tls.crt"
+
+    @property
+    def output(self) -> Path:
+        """Everything it said on both streams."""
+        return self.folder / "output"
+
+    def connect(
+        self,
+        protocols: Sequence[str] = ("http/1.1",),
+        *,
+        port: int = 0,
+        host: str = "127.0.0.1",
+        identity: Path | None = None,
+    ) -> ssl.SSLSocket:
+        """Return a connection to the public port or another, with a client's certificate and key if it has one."""
         context = ssl.create_default_context(cafile=str(self.certificate))
         context.set_alpn_protocols(list(protocols))
-        plain = socket.create_connection(("127.0.0.1", self.public), DEADLINE)
+        if identity is not None:
+            context.load_cert_chain(identity)
+        plain = socket.create_connection((host, port or self.public), DEADLINE)
         return context.wrap_socket(plain, server_hostname="localhost")
 
     @contextlib.contextmanager
     def open(
-        self, method: str, path: str, *, headers: Headers = (), body: bytes | None = None, internal: bool = False
+        self,
+        method: str,
+        path: str,
+        *,
+        headers: Headers = (),
+        body: bytes | None = None,
+        internal: bool = False,
+        on: ssl.SSLSocket | None = None,
     ) -> Iterator[http.client.HTTPResponse]:
         """Send a request as it stands, for its answer still unread: nothing is normalised on the way."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.internal, timeout=DEADLINE)
+        # Over TLS the host is the name in the certificate: Caddy compares them where clients show one as well.
+        connection = http.client.HTTPConnection(
+            "127.0.0.1" if internal else "localhost", self.internal, timeout=DEADLINE
+        )
         if not internal:
-            connection.sock = self.connect()
+            connection.sock = on or self.connect()
         names = {name.lower() for name, _ in headers}
         connection.putrequest(method, path, skip_host="host" in names, skip_accept_encoding=True)
         for name, value in headers:
@@ -119,9 +151,17 @@ class Edge:
             yield response
 
     def request(
-        self, method: str, path: str, *, headers: Headers = (), body: bytes | None = None, internal: bool = False
+        self,
+        method: str,
+        path: str,
+        *,
+        headers: Headers = (),
+        body: bytes | None = None,
+        internal: bool = False,
+        on: ssl.SSLSocket | None = None,
     ) -> Answer:
-        with self.open(method, path, headers=headers, body=body, internal=internal) as response:
+        """Return the answer, from the public listener, the internal one, or at the end of a connection."""
+        with self.open(method, path, headers=headers, body=body, internal=internal, on=on) as response:
             return Answer(response.status, response.getheaders(), response.read())
 
     def exchange(self, request: bytes) -> bytes:
@@ -152,6 +192,7 @@ def running(
     *,
     edits: Mapping[str, str] | None = None,
     drop_ins: Mapping[str, str] | None = None,
+    client_ca: Path | None = None,
     read_only_root: bool = False,
 ) -> Iterator[Edge]:
     """Run one edge in front of port `upstream` as an unprivileged user, and stop it at the end."""
@@ -160,34 +201,39 @@ def running(
     try:
         render(folder)
         make_certificate(folder)
-        edge = Edge(name, free_port(), free_port(), folder / "tls.crt", folder / "output")
+        edge = Edge(name, free_port(), free_port(), free_port(), folder)
         config = folder / CONFIGS[name]
         if edits:
             edit(config, edits)
-        place(config, folder, edge, upstream)
         for file_name, text in (drop_ins or {}).items():
             (config.parent / "conf.d" / file_name).write_text(text)
+        if client_ca is not None:
+            (folder / "client-ca").mkdir()
+            shutil.copy(client_ca, folder / "client-ca" / "ca.crt")
+        place(config, edge, upstream)
         process = start(edge, config, read_only_root=read_only_root)
         wait_until_open(edge, process)
-        yield edge
+        yield replace(edge, pid=process.pid)
     finally:
         if process is not None:
             stop(process)
         shutil.rmtree(folder)
 
 
-def place(config: Path, folder: Path, edge: Edge, upstream: int) -> None:
+def place(config: Path, edge: Edge, upstream: int) -> None:
     """Move ports and paths so that edges can run side by side on any machine."""
-    edit(
-        config,
-        {
-            "8443": str(edge.public),
-            "9090": str(edge.internal),
-            "127.0.0.1:8080": f"127.0.0.1:{upstream}",
-            "/etc/edge/tls/": f"{folder}/",
-            " /tmp/": f" {folder}/scratch/",
-        },
-    )
+    folder = edge.folder
+    moves = {
+        "8443": str(edge.public),
+        "9090": str(edge.internal),
+        "9443": str(edge.peers),
+        "127.0.0.1:8080": f"127.0.0.1:{upstream}",
+        "/etc/edge/tls/": f"{folder}/",
+        " /tmp/": f" {folder}/scratch/",
+    }
+    edit(config, moves)
+    for drop_in in (config.parent / "conf.d").glob("*.*.*"):
+        edit(drop_in, moves | {"/etc/edge/client-ca/": f"{folder}/client-ca/"}, all_there=False)
     (folder / "scratch").mkdir()
     for path in [folder, *folder.rglob("*")]:
         path.chmod(0o755 if path.is_dir() else 0o644)
@@ -233,7 +279,7 @@ def stop(process: subprocess.Popen[bytes]) -> None:
 
 def wait_until_open(edge: Edge, process: subprocess.Popen[bytes]) -> None:
     until = time.monotonic() + DEADLINE
-    for port in (edge.public, edge.internal):
+    for port in (edge.public, edge.internal, edge.peers):
         while socket.socket().connect_ex(("127.0.0.1", port)) != 0:
             if process.poll() is not None or time.monotonic() > until:
                 raise RuntimeError(f"{edge.name} does not run: {edge.output.read_text()}")
@@ -245,16 +291,3 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
-
-
-def make_certificate(folder: Path) -> None:
-    subprocess.run(
-        [
-            *(program("openssl"), "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"),
-            *("-keyout", str(folder / "tls.key"), "-out", str(folder / "tls.crt"), "-days", "2"),
-            *("-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"),
-        ],
-        check=True,
-        capture_output=True,
-        timeout=DEADLINE,
-    )

@@ -1,15 +1,19 @@
 """Both edges' files as they are rendered: syntax, format, owners, time limits, drop-ins (D3, D4, M4, T8)."""
 
+import http.client
 import inspect
 import json
 import re
+import socket
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 import uvicorn
+from cryptography.x509.oid import NameOID
 
+from tests.live.authority import Authority, make_certificate
 from tests.live.edges import (
     CONFIGS,
     FLUSH,
@@ -17,7 +21,6 @@ from tests.live.edges import (
     command,
     edit,
     free_port,
-    make_certificate,
     program,
     render,
     running,
@@ -38,7 +41,7 @@ PING = 15
 HOST_SPOOFING = "the server needs the host as the client sent it, port included, and checks it against its own name"
 GIXY_SKIPS = {"host_spoofing": HOST_SPOOFING}
 
-TEMPLATE_OWNED = "# Template-owned: updates replace it; your part goes into conf.d/."
+TEMPLATE_OWNED = "# Template-owned: updates replace it"
 CHASSIS = TEMPLATE.parent / "chassis" / "mcp_chassis"
 BROKEN = {"nginx": {"proxy_buffering off": "proxy_bufering off"}, "caddy": {FLUSH: "flush_intervall -1"}}
 
@@ -101,6 +104,14 @@ def test_D3_D4_program_refuses_a_broken_config(name: str, rendered: Path) -> Non
     assert done.returncode != 0
 
 
+@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("part", ["tls.crt", "tls.key"])
+def test_D3_D4_certificate_that_is_missing_stops_the_start(name: str, part: str, rendered: Path) -> None:
+    (rendered / part).unlink()
+
+    assert run(*command(name, rendered / CONFIGS[name], check=True), folder=rendered).returncode != 0
+
+
 def test_D4_caddyfile_is_formatted(rendered: Path) -> None:
     done = run(program("caddy"), "fmt", "--diff", str(rendered / CONFIGS["caddy"]), folder=rendered)
 
@@ -129,7 +140,7 @@ def test_M4_first_line_names_the_owner(name: str, tmp_path: Path) -> None:
     files = [path for path in (render(tmp_path) / name).rglob("*") if path.is_file()]
 
     yours = {path for path in files if path.read_text().startswith("# Yours")}
-    ours = {path for path in files if path.read_text().startswith(f"{TEMPLATE_OWNED}\n")}
+    ours = {path for path in files if path.read_text().startswith(TEMPLATE_OWNED)}
     assert yours == {path for path in files if path.parent.name == "conf.d"} != set()
     assert yours | ours == set(files)
 
@@ -172,7 +183,7 @@ def test_T8_no_idle_limit_lies_below_the_floor_and_nothing_limits_a_whole_answer
 
     outside = nginx.replace(nginx[nginx.index("upstream server") : nginx.index("proxy_connect_timeout")], "")
     assert seconds(outside, "keepalive_timeout") == [FLOOR]
-    assert [server["idle_timeout"] // SECOND for server in servers] == [FLOOR, FLOOR]
+    assert [server["idle_timeout"] // SECOND for server in servers] == [FLOOR, FLOOR, FLOOR]
     assert not any("write_timeout" in server for server in servers)
 
 
@@ -216,19 +227,22 @@ def test_O3_request_id_has_one_form_in_both_and_in_the_server() -> None:
 # --- drop-ins ------------------------------------------------------------------------------------------------------
 
 
-def examples(name: str) -> dict[str, str]:
+def examples(name: str, beginning: str = "") -> dict[str, str]:
     """Return the examples of the drop-in page, by the file name that the page gives them."""
     page = ((TEMPLATE / CONFIGS[name]).parent / "conf.d" / "README.md").read_text()
     found = dict(DROP_IN.findall(page))
     if len(found) != page.count("```") // 2:
         raise ValueError(f"{name}: an example without a file name")
-    return found
+    return {file: text for file, text in found.items() if file.startswith(beginning)}
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_D3_D4_examples_of_the_drop_in_page_work_together(name: str) -> None:
-    with running(name, free_port(), drop_ins=examples(name)) as edge:
-        answer = edge.request("GET", "/robots.txt")
+def test_D3_D4_examples_of_the_drop_in_page_work_together(name: str, tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    identity = authority.issue([(NameOID.COMMON_NAME, "agent-7")])
+
+    with running(name, free_port(), drop_ins=examples(name), client_ca=authority.file) as edge:
+        answer = edge.request("GET", "/robots.txt", on=edge.connect(identity=identity))
 
     assert answer.status == 200
     assert answer.body == b"User-agent: *\nDisallow: /\n"
@@ -239,10 +253,32 @@ def test_D3_D4_examples_of_the_drop_in_page_work_together(name: str) -> None:
 def test_D3_D4_forwarded_address_is_believed_from_a_declared_balancer_alone(
     name: str, trusted: str, expected: str
 ) -> None:
-    drop_ins = {file: text.replace("10.0.0.0/8", trusted) for file, text in examples(name).items()}
+    drop_ins = examples(name, "balancer")
+    drop_ins = {file: text.replace("10.0.0.0/8", trusted) for file, text in drop_ins.items()}
 
     with StubServer() as stub, running(name, stub.port, drop_ins=drop_ins) as edge:
         told = [("X-Forwarded-For", "198.51.100.1, 203.0.113.9")]
         answer = edge.request("POST", "/mcp", headers=told, body=b"")
 
     assert answer.seen("X-Forwarded-For") == [expected]
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_D3_D4_every_listener_speaks_ipv6_too(name: str) -> None:
+    if "::1" not in {entry[4][0] for entry in socket.getaddrinfo(None, 0, type=socket.SOCK_STREAM)}:
+        raise OSError("this machine has no IPv6 loopback: sysctl net.ipv6.conf.lo.disable_ipv6=0")
+
+    # Caddy's page has no such example: it needs none.
+    with StubServer() as stub, running(name, stub.port, drop_ins=examples(name, "ipv6")) as edge:
+        answers = [
+            edge.request("GET", "/mcp", on=edge.connect(port=port, host=host))
+            for port in (edge.public, edge.peers)
+            for host in ("::1", "127.0.0.1")
+        ]
+        internal = http.client.HTTPConnection("::1", edge.internal, timeout=DEADLINE)
+        internal.request("GET", "/edge")
+        status = internal.getresponse().status
+        internal.close()
+
+    assert [answer.seen("X-Forwarded-For") for answer in answers] == [["::1"], ["127.0.0.1"]] * 2
+    assert status == 204

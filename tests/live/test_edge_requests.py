@@ -27,6 +27,7 @@ def edge(request: pytest.FixtureRequest, stub: StubServer) -> Iterator[Edge]:
 
 METADATA = "/.well-known/oauth-protected-resource"
 INTERNAL = ["/health", "/health/live", "/health/ready", "/metrics"]
+OWN = "/edge"
 
 
 @pytest.mark.parametrize("path", ["/mcp", "/mcp?a=b", METADATA, f"{METADATA}/mcp"])
@@ -41,6 +42,7 @@ def test_D3_D4_public_routes_reach_the_server_as_they_are(path: str, edge: Edge)
     "path",
     [
         *INTERNAL,
+        OWN,
         *("/", "/mcp/", "/mcp/x", "/MCP", "/mcp%2f", "/mcp%00", "/mcp/../metrics", "/mcp/..%2fmetrics", "//metrics"),
         *("/mcp%3f/../metrics", "/mcp;/../metrics", f"{METADATA}/", f"{METADATA}/other", "/.well-known/"),
     ],
@@ -68,6 +70,37 @@ def test_D3_D4_internal_listener_serves_probes_and_metrics(path: str, edge: Edge
 @pytest.mark.parametrize("path", ["/mcp", METADATA, "/", "/health/", "/metrics/x"])
 def test_D3_D4_internal_listener_serves_nothing_else(path: str, edge: Edge) -> None:
     assert edge.request("GET", path, internal=True).status == 404
+
+
+@pytest.mark.parametrize("name", ["nginx", "caddy"])
+def test_D5_startup_probe_asks_the_edge_alone(name: str) -> None:
+    with running(name, free_port()) as edge:
+        answer = edge.request("GET", OWN, internal=True)
+
+        assert (answer.status, answer.body) == (204, b"")
+        assert edge.request("GET", "/health/ready", internal=True).status == 502
+
+
+@pytest.mark.parametrize("path", [*INTERNAL, METADATA, "/", "/mcp/", OWN])
+def test_S5_replicas_reach_nothing_but_sessions(path: str, edge: Edge, stub: StubServer) -> None:
+    before = len(stub.received)
+
+    assert edge.request("GET", path, on=edge.connect(port=edge.peers)).status == 404
+    assert len(stub.received) == before
+
+
+def test_S5_word_of_a_replica_passes_the_listener_of_replicas_alone(edge: Edge) -> None:
+    told = [("X-Peer-Assertion", "a.b.c"), ("X-Client-Subject", "mallory"), ("X-Forwarded-For", "6.6.6.6")]
+
+    public = edge.request("POST", "/mcp", headers=told, body=b"")
+    peers = edge.request("POST", "/mcp?a=b", headers=told, body=b"", on=edge.connect(port=edge.peers))
+
+    assert public.seen("X-Peer-Assertion") == []
+    assert peers.seen("X-Peer-Assertion") == ["a.b.c"]
+    assert json.loads(peers.body)["target"] == "/mcp?a=b"
+    assert peers.seen("X-Client-Subject") == []
+    assert peers.seen("X-Forwarded-For") == ["127.0.0.1"]
+    assert peers.seen("X-Request-ID") == peers.values("X-Request-ID")
 
 
 # --- headers -----------------------------------------------------------------------------------------------------
@@ -178,7 +211,18 @@ def test_D3_D4_headers_are_limited(size: int, refused: bool, edge: Edge) -> None
 
 # --- log lines ---------------------------------------------------------------------------------------------
 
-FIELDS = {"timestamp", "event", "method", "path", "status", "duration", "bytes", "request_id", "upstream_status"}
+FIELDS = {
+    "timestamp",
+    "event",
+    "port",
+    "method",
+    "path",
+    "status",
+    "duration",
+    "bytes",
+    "request_id",
+    "upstream_status",
+}
 CANARY = "canary-5f1c"
 
 
@@ -190,7 +234,7 @@ def test_O2_access_log_has_the_fields_and_nothing_of_the_request(path: str, size
 
     line = edge.access_line(answer.values("X-Request-ID")[0])
     assert set(line) - {"level", "logger"} == FIELDS
-    assert (line["method"], line["path"], line["status"]) == ("POST", path, status)
+    assert (line["port"], line["method"], line["path"], line["status"]) == (edge.public, "POST", path, status)
     assert CANARY not in edge.output.read_text()
 
 
