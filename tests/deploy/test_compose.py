@@ -40,7 +40,7 @@ def test_D2_compose_and_its_schema_accept_the_file(answers: Answers) -> None:
     file = by_copier(answers) / "deploy" / "compose.yaml"
 
     judged = check(file)
-    schema = [program("check-jsonschema"), "--builtin-schema", "vendor.compose-spec", file]
+    schema = [program("check-jsonschema"), "--builtin-schema", "vendor.compose-spec", str(file)]
 
     assert (judged.returncode, judged.stderr) == (0, "")
     assert subprocess.run(schema, capture_output=True, timeout=60).returncode == 0
