@@ -210,6 +210,12 @@ def test_T8_a_tool_that_declares_more_than_the_longest_call_is_named(project: Pa
     assert "copier update" in found.fix
 
 
+def test_T8_a_longer_call_from_the_environment_is_too_long_for_what_was_rendered(project: Path) -> None:
+    results = anyio.run(examine, timeouts, Project(Path(), {"MCP_TOOL_TIMEOUT": "400"}, dict))
+
+    assert {item.name for item in results if failed([item])} == {"nginx_limits", "caddy_limits", "compose_grace"}
+
+
 def test_T8_an_overlay_that_raises_both_ends_is_right(project: Path) -> None:
     exchange(f"{OVERLAY}/kustomization.yaml", "- MCP_AUTH=keys", "- MCP_TOOL_TIMEOUT=200")
     append(PATCH, DEPLOYMENT % "terminationGracePeriodSeconds: 230")
