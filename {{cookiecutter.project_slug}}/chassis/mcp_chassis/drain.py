@@ -39,26 +39,32 @@ class Drain:
         self._leave = leave
         self.timeout = timeout
 
-    async def run(self, hurried: Callable[[], bool], unread: Callable[[], int] = lambda: 0) -> bool:
+    async def run(self, hurried: Callable[[], bool], unread: Callable[[], int]) -> bool:
         """Drain, and tell whether every call came to its own end.
 
         Args:
             hurried: Whether nobody wants to wait any longer: a second signal came.
-            unread: How many clients have not yet read the end of their answers.
+            unread: How many answers wait for their clients to read the rest.
         """
+
+        def in_flight() -> int:
+            # Requests that wait for an answer, or calls still running whose clients have left.
+            return max(self._draining.requests, calls.running()) + unread()
+
         begun = time.monotonic()
         self._health.drain()
-        waiting, streams = self._in_flight, self._draining.streams
+        waiting, streams = in_flight(), self._draining.streams
         self._draining.begin()
         log.info("drain_started", calls=waiting, streams=streams, seconds=self.timeout)
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._leave)
-            await _until(lambda: not (self._in_flight or unread()) or hurried(), self.timeout)
         interrupted = 0
-        if self._in_flight:
-            interrupted = calls.interrupt()
-            await _until(lambda: not (self._in_flight or unread()), LAST_WORDS)
-        cut = self._in_flight
+        async with anyio.create_task_group() as tasks:
+            # Beside the wait: a silent store must not take the calls' time.
+            tasks.start_soon(self._leave)
+            await _until(lambda: not in_flight() or hurried(), self.timeout)
+            if in_flight():
+                interrupted = calls.interrupt()
+                await _until(lambda: not in_flight(), LAST_WORDS)
+        cut = in_flight()
         sessions = await self._leave()  # those too that were in use until now
         log.info(
             "drained",
@@ -70,11 +76,6 @@ class Drain:
             seconds=round(time.monotonic() - begun, 3),
         )
         return not interrupted and not cut
-
-    @property
-    def _in_flight(self) -> int:
-        """Requests that wait for an answer, or calls still running whose clients have left."""
-        return max(self._draining.requests, calls.running())
 
 
 async def _until(true: Callable[[], bool], seconds: float) -> None:
