@@ -29,7 +29,7 @@ what is played: the kubelet (startup probes, readiness, preStop, SIGTERM, the ed
 grace), the Deployment's controller (a new pod first), the endpoints that arrive late at the balancer, the balancer.
 
 examples:
-  make rehearsal                                 both edges, then the stock SDK server behind both: about 20 minutes
+  make rehearsal                                 both edges, then the stock SDK server behind both: half an hour
   make rehearsal ARGS='--quick'                  two restarts each, waits divided by 5: about a minute
   make rehearsal ARGS='--edge caddy --era stateless --restarts 3 --calls 500'
 
@@ -52,6 +52,13 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--edge", choices=["nginx", "caddy", "both"], default="both", help="in front of each replica")
     found.add_argument("--era", choices=[*map(str, ERAS), "both"], default="both", help="of the calls")
     found.add_argument(
+        "--longest",
+        type=float,
+        default=part.longest,
+        metavar="SECONDS",
+        help=f"of every fiftieth call ({part.longest:g}); every tenth takes 3, all others no time",
+    )
+    found.add_argument(
         "--lag",
         type=float,
         default=part.lag,
@@ -62,7 +69,7 @@ def parser() -> argparse.ArgumentParser:
         "--speed",
         type=float,
         metavar="N",
-        help="divide the manifest's waits and the lag by N; calls take their time (1)",
+        help="divide the manifest's waits, the lag and the longest calls by N (1)",
     )
     found.add_argument("--stock", action="store_true", help="the stock SDK server as well, for comparison")
     found.add_argument("--quick", action="store_true", help="two restarts, 400 calls, --speed 5, unless told otherwise")
@@ -76,7 +83,7 @@ def parser() -> argparse.ArgumentParser:
 def parts(options: argparse.Namespace) -> list[Part]:
     """Return what is to be played, in order."""
     base = _QUICK if options.quick else Part("nginx")
-    given = {name: getattr(options, name) for name in ("restarts", "calls", "rate", "speed", "lag")}
+    given = {name: getattr(options, name) for name in ("restarts", "calls", "rate", "speed", "lag", "longest")}
     base = replace(base, **{name: value for name, value in given.items() if value is not None})
     base = replace(base, eras=[era for era in ERAS if options.era in (era.name, "both")])
     edges = ["nginx", "caddy"] if options.edge == "both" else [options.edge]

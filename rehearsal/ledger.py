@@ -90,7 +90,7 @@ def count(name: str, restarts: int, load: Load, pods: Sequence[Pod], record: Pat
             {"mark": call.mark, "second": round(call.begun, 2), "why": call.failure, "ran": ran[call.mark] > 0}
             for call in lost
         ],
-        longest=max((call.seconds for call in load.calls if not call.long and not call.failure), default=0.0),
+        longest=max((call.seconds for call in load.calls if call.short and not call.failure), default=0.0),
         repeated=_sorted(Counter(str(call.repeated_after) for call in load.calls if call.repeated_after)),
         failures=_sorted(
             Counter(f"{'stateless' if call.era is STATELESS else 'handshake'}: {call.failure}" for call in lost)

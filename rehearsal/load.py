@@ -18,9 +18,11 @@ from rehearsal.balancer import Balancer, Broken
 from tests.live.curl import BOTH, EVENTS, HANDSHAKE, JSON, STATELESS, Answer, Conversation, Era
 
 _SESSIONS: Final = 8
-_LONG_EVERY: Final = 10
-_LONG, _SHORT = (3.0, 6), (0.02, 1)
-"""Seconds of a call, and how often it reports progress."""
+_SHORT, _LONG = 0.02, 3.0
+"""Seconds of most calls, and of every tenth."""
+_LONG_EVERY, _LONGEST_EVERY = 10, 50
+_STEPS: Final = 6
+"""Reports of progress of a call that is not short."""
 _REPEATED: Final = (404, 503)
 """What a client of the handshake era answers with a new session and one repeat."""
 _PAUSE: Final = 0.2
@@ -39,13 +41,13 @@ class Call:
         mark: Its argument, which no other call has.
         era: In which it was sent.
         accept: What it asked for.
-        long: Whether it takes 3 seconds.
+        lasting: Seconds that its tool takes.
     """
 
     mark: str
     era: Era
     accept: str
-    long: bool
+    lasting: float
     answers: list[str] = field(default_factory=list)
     """The marks in the results it was given."""
     strangers: list[str] = field(default_factory=list)
@@ -58,6 +60,11 @@ class Call:
     """Seconds after the first one."""
     seconds: float = 0
     """That it took."""
+
+    @property
+    def short(self) -> bool:
+        """Whether its tool takes no time."""
+        return self.lasting == _SHORT
 
 
 class _Client:
@@ -120,6 +127,7 @@ class Load:
     Args:
         balancer: Where they go.
         rate: Calls a second.
+        longest: Seconds of every fiftieth call.
         headers: What proves who calls.
         accepts: What they ask for, in turn.
         eras: In which they are sent, in turn.
@@ -130,6 +138,7 @@ class Load:
         balancer: Balancer,
         rate: float,
         *,
+        longest: float,
         headers: Mapping[str, str],
         accepts: Sequence[str],
         eras: Sequence[Era],
@@ -142,9 +151,9 @@ class Load:
         """How GET streams ended."""
         self.answered = self.failed = 0
         self._rate = rate
+        self._longest = longest
         self._headers = headers
-        kinds = [(era, accept) for era in eras for accept in accepts]
-        self._kinds = kinds
+        self._kinds = [(era, accept) for era in eras for accept in accepts]
         self._clients = [_Client(self) for _ in range(_SESSIONS)]
 
     async def run(self, wanted: int, enough: asyncio.Event) -> None:
@@ -159,11 +168,11 @@ class Load:
                 number = len(self.calls)
                 due = begun + (number + moments.random()) / self._rate
                 await asyncio.sleep(due - time.monotonic())
-                era, accept = self._kinds[number % len(self._kinds)]
-                long = number // len(self._kinds) % _LONG_EVERY == 0
-                call = Call(f"call-{number}", era, accept, long, begun=time.monotonic() - begun)
+                turn, kind = divmod(number, len(self._kinds))
+                lasting = self._longest if turn % _LONGEST_EVERY == 1 else _LONG if turn % _LONG_EVERY == 0 else _SHORT
+                call = Call(f"call-{number}", *self._kinds[kind], lasting, begun=time.monotonic() - begun)
                 self.calls.append(call)
-                running.create_task(self._carry(call, self._clients[number // len(self._kinds) % _SESSIONS]))
+                running.create_task(self._carry(call, self._clients[turn % _SESSIONS]))
         for client in self._clients:
             client.leave()
 
@@ -195,10 +204,9 @@ class Load:
         self.answered += not call.failure
 
     async def _once(self, call: Call, conversation: Conversation) -> Answer:
-        seconds, steps = _LONG if call.long else _SHORT
         params = {
             "name": "rehearse",
-            "arguments": {"mark": call.mark, "seconds": seconds, "steps": steps},
+            "arguments": {"mark": call.mark, "seconds": call.lasting, "steps": 1 if call.short else _STEPS},
             "_meta": {"progressToken": call.mark},
         }
         headers, body = conversation.message("tools/call", params, accept=call.accept)

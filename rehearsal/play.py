@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
+from unittest.mock import patch
 
 from rehearsal import manifest
 from rehearsal.balancer import HOST, Balancer
@@ -54,6 +55,7 @@ class Part:
         rate: Calls a second.
         speed: By what the waits of the manifest and the lags are divided.
         lag: Seconds after which the balancer learns that a pod leaves, before that division.
+        longest: Seconds of the longest calls, before that division; longer than preStop, or no call would meet a drain.
         eras: In which calls are sent.
     """
 
@@ -61,9 +63,10 @@ class Part:
     kind: Kind = "chassis"
     restarts: int = 10
     calls: int = 5000
-    rate: float = 25
+    rate: float = 15
     speed: float = 1
     lag: float = 10
+    longest: float = 20
     eras: Sequence[Era] = ERAS
 
 
@@ -77,9 +80,6 @@ def stage(kept: Path | None = None) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="mcp-chassis-rehearsal-") as name:
         folder = Path(name)
         folder.chmod(0o711)  # edges run as another user
-        # The settings of the person and the machine are not rehearsed.
-        (folder / "copier.yml").write_text("{}\n", encoding="utf-8")
-        os.environ["COPIER_SETTINGS_PATH"] = str(folder / "copier.yml")
         copy_template(folder / "template")
         try:
             yield folder
@@ -95,25 +95,35 @@ def _keep(folder: Path, kept: Path) -> None:
         shutil.move(log, target)
 
 
-def render(folder: Path, edge: str) -> Project:
-    """Return a project with this edge and the tool that writes down its calls, installed; a second time as it is."""
+def render(folder: Path, edge: str) -> Path:
+    """Return the project with this edge, rendered; a second time as it is."""
     target = folder / f"project-{edge}"
     if not target.exists():
-        render_by_copier(folder / "template", target, (("edge", edge),))
-        succeed("uv", "sync", "--quiet", "--no-dev", cwd=target)
+        # The settings of the person and the machine are not rehearsed.
+        (folder / "copier.yml").write_text("{}\n", encoding="utf-8")
+        with patch.dict(os.environ, COPIER_SETTINGS_PATH=str(folder / "copier.yml")):
+            render_by_copier(folder / "template", target, (("edge", edge),))
+    return target
+
+
+def install(folder: Path) -> Project:
+    """Return a project, installed, with the tool that writes down its calls; which edge stands in front is the same."""
+    target = render(folder, "nginx")
     name = str(tomllib.loads((target / "pyproject.toml").read_text(encoding="utf-8"))["project"]["name"])
     project = Project(target, name)
+    if not project.command.exists():
+        succeed("uv", "sync", "--quiet", "--no-dev", cwd=target)
     (project.source / "tools" / _TOOL.name).write_bytes(_TOOL.read_bytes())
     return project
 
 
 def play(folder: Path, part: Part, tell: Tell) -> Count:
     """Play one part below `folder`, and count."""
-    project = render(folder, part.edge)
+    project, rendered = install(folder), render(folder, part.edge)
     scene = Path(tempfile.mkdtemp(prefix=f"{part.kind}-{part.edge}-", dir=folder))
     scene.chmod(0o711)
     make_certificate(scene)
-    plan = manifest.read(project.root / MANIFEST, speed=part.speed)
+    plan = manifest.read(rendered / MANIFEST, speed=part.speed)
     with running(scene / "redis") as redis:
         keys = Keys(scene)
         started = _chassis(project, scene, plan, keys, redis.url) if part.kind == "chassis" else _stock(project, scene)
@@ -123,7 +133,7 @@ def play(folder: Path, part: Part, tell: Tell) -> Count:
                 number,
                 plan,
                 part.edge,
-                deploy=project.root / "deploy",
+                deploy=rendered / "deploy",
                 certificate=scene,
                 folder=scene / f"pod-{number}",
                 start_server=started,
@@ -139,7 +149,8 @@ async def _play(part: Part, pod: Callable[[int], Pod], scene: Path, headers: dic
         await cluster.start(_REPLICAS)
         async with Balancer(lambda: cluster.endpoints, scene / "tls.crt", sticky=stock) as balancer:
             accepts = ACCEPTS_OF_STOCK if stock else ACCEPTS
-            load = Load(balancer, part.rate, headers=headers, accepts=accepts, eras=part.eras)
+            longest = part.longest / part.speed
+            load = Load(balancer, part.rate, longest=longest, headers=headers, accepts=accepts, eras=part.eras)
             over = asyncio.Event()
             calling = asyncio.create_task(load.run(part.calls, over))
             watching = asyncio.create_task(_watch(part, load, cluster, tell))

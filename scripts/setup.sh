@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Prepare a fresh Debian or Ubuntu for work on this repository, then run a command in it. Needs python3 >= 3.11, git, make.
 #
-#     scripts/setup.sh [--test-packages | --demo-packages | --bench-packages] [COMMAND [ARGUMENT...]]
+#     scripts/setup.sh [--test-packages | --demo-packages | --bench-packages | --rehearsal-packages] [COMMAND [ARGUMENT...]]
 #
 # It finds uv or installs it under .cache/, fills .venv/, and adds the Debian packages of the tests, the demo or the bench.
 # PYTHON=python3.13 in the environment chooses another interpreter.
@@ -127,6 +127,7 @@ main() {
     --test-packages) commands=("${TEST_COMMANDS[@]}") && shift ;;
     --demo-packages) commands=(curl) && shift ;;
     --bench-packages) commands=(redis-server) && shift ;;
+    --rehearsal-packages) commands=(nginx redis-server) && shift ;;
   esac
   UV_PYTHON=$(find_python)
   export UV_PYTHON
