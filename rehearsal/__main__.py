@@ -12,6 +12,7 @@ from typing import Final
 
 from rehearsal.ledger import Count
 from rehearsal.play import Kind, Part, name_of, play, stage
+from rehearsal.pod import Trouble
 from rehearsal.report import as_data, as_text
 from tests.live.curl import ERAS
 
@@ -113,6 +114,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("stopped; nothing was counted", file=sys.stderr)
         return _INTERRUPTED
+    except Trouble as trouble:
+        print(f"the rehearsal broke off: {trouble}", file=sys.stderr)
+        return 1
     print(as_text(counts))
     if options.json is not None:
         given = {name: value for name, value in vars(options).items() if name not in ("json", "logs")}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import shutil
 import signal
 import socket
@@ -23,8 +24,9 @@ StartServer = Callable[["Pod"], subprocess.Popen[bytes]]
 
 _STOP_SIGNALS: Final = {"nginx": signal.SIGQUIT, "caddy": signal.SIGTERM}
 """What the images of the two edges name as theirs; to nginx, SIGTERM means to drop everything."""
-_PORTS: Final = iter(count(20_000))
-"""Below those that the system gives to outgoing connections, so that nobody takes one between two uses."""
+_PORTS: Final = count(21_000 + secrets.randbelow(10_000))
+"""Below those that the system gives to outgoing connections, so that nobody takes one between two uses; rehearsals side
+by side begin at different ones."""
 
 
 class Trouble(Exception):

@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterator
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
+from fastmcp import Client as FastMCP
+from mcp import Client
+from mcp.shared.exceptions import MCPError
 
 from rehearsal import __main__ as program
 from rehearsal import manifest
@@ -80,6 +84,27 @@ async def test_S4_drained_replica_leaves_no_session_in_its_name(extended: Projec
                 assert await stopping == 0
                 assert len(owned) == 1
                 assert not [name for name in redis.names() if "owner:" in name]
+
+
+async def test_S4_clients_that_do_not_begin_a_new_session_by_themselves_are_those_of_the_page(project: Project) -> None:
+    given = {"MCP_PORT": str(free_port())}
+    arguments = {"seconds": 0, "steps": 1}
+    async with AsyncExitStack() as stack:
+        with ServerProcess(project, given=given) as first:
+            url = await asyncio.to_thread(lambda: first.url)
+            bound: list[Client | FastMCP[Any]] = [Client(url, mode="legacy"), FastMCP(url, mode="legacy")]
+            free: list[Client | FastMCP[Any]] = [Client(url), FastMCP(url)]
+            for client in (*bound, *free):
+                await stack.enter_async_context(client)
+                await client.call_tool("countdown", arguments)
+        with ServerProcess(project, given=given) as second:
+            await asyncio.to_thread(lambda: second.url)
+            for client in bound:
+                with pytest.raises(MCPError, match="No such session; initialize a new one"):
+                    await client.call_tool("countdown", arguments)
+            for client in free:
+                await client.call_tool("countdown", arguments)
+            await stack.aclose()
 
 
 def test_S4_waits_are_those_of_the_rendered_manifest() -> None:
