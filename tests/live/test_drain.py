@@ -236,4 +236,4 @@ async def test_S3_cancellation_and_farewell_get_through(extended: Project) -> No
     assert (cancelled.status, farewell.status) == (202, 200)
     assert "held" not in answers[0].body.decode()
     assert answers[1].text() == "held"
-    assert (await told(here.server, "drained"))["sessions"] == 2
+    assert (await told(here.server, "drained"))["sessions"] == 1

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.chassis.client import EVENTS
+from tests.live import data
 from tests.live.draining import (
     BUSY,
     KINDS,
@@ -27,6 +28,7 @@ from tests.live.draining import (
     events,
     in_time,
     interrupted,
+    port_of,
     site,
     tell,
     told,
@@ -208,3 +210,19 @@ def test_S3_T6_signal_ends_stdio_at_once(extended: Project) -> None:
         process.send_signal(signal.SIGTERM)
 
         assert process.wait(DEADLINE) == -signal.SIGTERM
+
+
+async def test_S3_S6_call_in_the_database_is_finished_before_its_connections_are_closed() -> None:
+    postgres = await asyncio.to_thread(data.shared_postgres)
+    with ServerProcess(data.stored_project(), given=data.variables(postgres)) as server:
+        visitor = Visitor(port_of(server), "stateless")
+        call = asyncio.create_task(visitor.call("hold", {"seconds": 2}))
+        await asyncio.to_thread(data.until, lambda: data.busy(postgres) == 1, "the call is in the database")
+        await drain(server)
+        answer = await call
+        code = await ended(server)
+
+    assert (answer.text(), code) == ("held", 0)
+    assert "crashed" not in events(server, "crashed")
+    await asyncio.to_thread(data.until, lambda: data.connections(postgres) == 0, "connections are closed")
+    assert "unexpected EOF" not in postgres.log
