@@ -40,6 +40,8 @@ from tests.support.redis import running
 
 pytestmark = [pytest.mark.anyio, pytest.mark.xdist_group("drain")]
 
+often = pytest.mark.parametrize("numbers", [(signal.SIGTERM,), (signal.SIGTERM, signal.SIGTERM)], ids=["once", "twice"])
+
 # --- the last resort ----------------------------------------------------------------------------------------------
 
 
@@ -166,7 +168,30 @@ async def test_S3_silence_of_redis_is_part_of_the_drain_not_added_to_it(extended
 # --- before it serves, and without HTTP ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("numbers", [(signal.SIGTERM,), (signal.SIGTERM, signal.SIGTERM)], ids=["once", "twice"])
+@often
+async def test_S3_signal_while_the_start_waits_for_redis_ends_it(
+    numbers: tuple[signal.Signals, ...], extended: Project
+) -> None:
+    # Somebody who takes a connection and says nothing.
+    async with gate() as mute:
+        given = {"MCP_STATE_URL": f"redis://127.0.0.1:{mute.port}/0"}
+        with ServerProcess(extended, given=given) as server:
+            end = time.monotonic() + DEADLINE
+            while not mute.running:
+                assert time.monotonic() < end, server.output
+                await asyncio.sleep(0.01)
+            assert not events(server, "server_started")
+            async with in_time():
+                for number in numbers:
+                    tell(server, number)
+                code = await ended(server)
+
+    assert code == 0, server.output
+    assert server.lines[-1]["event"] == "server_stopped"
+    assert "crashed" not in events(server, "crashed")
+
+
+@often
 def test_S3_signal_at_any_moment_of_the_start_ends_it(numbers: tuple[signal.Signals, ...], extended: Project) -> None:
     begun = time.monotonic()
     with ServerProcess(extended) as server:
