@@ -28,7 +28,7 @@ from mcp_chassis.http.forwarding import Forwarding
 from mcp_chassis.http.identity import Authenticate, Identity, admit_everyone
 from mcp_chassis.http.negotiation import Negotiation
 from mcp_chassis.http.ownership import Ownership
-from mcp_chassis.limits.places import Places
+from mcp_chassis.places import Places
 from mcp_chassis.server import Server
 from mcp_chassis.settings import Settings
 from mcp_chassis.state import open_store

@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
-from mcp_chassis.limits import rates
-from mcp_chassis.limits.limiter import DownPolicy
+from mcp_chassis import policy
+from mcp_chassis.limiter import DownPolicy
 from mcp_chassis.request import PROBE_SCOPE
 from mcp_chassis.state.store import Limit
 
@@ -178,13 +178,13 @@ def origins(values: tuple[str, ...]) -> tuple[str, ...]:
 
 def tool_limits(items: tuple[str, ...]) -> tuple[str, ...]:
     """Admit rates by tool."""
-    rates.by_name(items, rates.rate)
+    policy.by_name(items, policy.rate)
     return items
 
 
 def tool_counts(items: tuple[str, ...]) -> tuple[str, ...]:
     """Admit whole numbers by tool."""
-    rates.by_name(items, rates.count)
+    policy.by_name(items, policy.count)
     return items
 
 
