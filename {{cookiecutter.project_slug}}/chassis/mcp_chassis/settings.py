@@ -15,8 +15,8 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from pydantic_settings import NoDecode, SettingsConfigDict
 
 from mcp_chassis import forms, policy
-from mcp_chassis.conflicts import conflicts_of
 from mcp_chassis.environment import EnvironmentSettings, Problem
+from mcp_chassis.forms import conflicts_of
 from mcp_chassis.policy import Rate
 
 _SECONDS_A_DAY = 86_400
