@@ -44,7 +44,7 @@ YOURS = [
 NOT_YOURS = [
     ".copier-answers.yml",
     ".github/workflows/ci.yml",
-    "chassis/README.md",
+    "chassis/pyproject.toml",
     "chassis/pyproject.toml",
     "chassis/gate/tests/test_gate.py",
     "chassis/mcp_chassis/src/server.py",

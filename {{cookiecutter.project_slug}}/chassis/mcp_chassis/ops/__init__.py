@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 import typer
 
-from mcp_chassis.ops.database import database_commands
 from mcp_chassis.ops.keys import key_commands, token_commands
 from mcp_chassis.ops.limits import add_limits, suspension_commands
 from mcp_chassis.server import Server
@@ -16,6 +17,10 @@ def ops_commands(server: Server) -> typer.Typer:
     app.add_typer(key_commands(server), name="keys")
     app.add_typer(token_commands(server), name="tokens")
     add_limits(app, server)
-    app.add_typer(database_commands(server), name="db")
+    # The module is there where the answer is postgres.
+    if find_spec("mcp_chassis.ops.database") is not None:
+        from mcp_chassis.ops.database import database_commands
+
+        app.add_typer(database_commands(server), name="db")
     app.add_typer(suspension_commands(server), name="suspensions")
     return app
