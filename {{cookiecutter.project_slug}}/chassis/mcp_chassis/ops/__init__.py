@@ -13,7 +13,7 @@ from mcp_chassis.server import Server
 
 def ops_commands(server: Server) -> typer.Typer:
     """Return the `ops` group of `server`'s command line."""
-    app = typer.Typer(help="Operate the server: keys, tokens, limits, suspensions, database.", no_args_is_help=True)
+    app = typer.Typer(help="Operate the server: keys, tokens, limits, suspensions.", no_args_is_help=True)
     app.add_typer(key_commands(server), name="keys")
     app.add_typer(token_commands(server), name="tokens")
     add_limits(app, server)
