@@ -150,12 +150,18 @@ def test_S2_T9_process_wins_over_the_file_and_the_file_over_the_default(project:
     assert (listed["ttlMs"], listed["cacheScope"]) == (7000, "private")
 
 
-def test_S1_tool_that_may_take_longer_than_the_whole_server_stops_the_start(project: Project) -> None:
-    done = project.run("serve", given={"MCP_TOOL_TIMEOUT": "30"})
+@pytest.mark.parametrize("seconds", ["1", "30"])
+def test_T8_fresh_project_starts_whatever_its_longest_call_is(seconds: str, project: Project) -> None:
+    with ServerProcess(project, given={"MCP_TOOL_TIMEOUT": seconds}) as server:
+        assert server.wait_for("server_started")["tools"]
+
+
+def test_S1_tool_that_may_take_longer_than_the_whole_server_stops_the_start(extended: Project) -> None:
+    done = extended.run("serve", given={"MCP_TOOL_TIMEOUT": "10"})
 
     assert done.returncode == BAD_CONFIGURATION
-    assert "MCP_TOOL_TIMEOUT=30  must be at least 70, which the tool countdown declares" in done.stderr
-    assert "copier update --data tool_timeout=70" in done.stderr
+    assert "MCP_TOOL_TIMEOUT=10  must be at least 20, which the tool limited declares" in done.stderr
+    assert "copier update --data tool_timeout=20" in done.stderr
 
 
 def test_S1_unknown_variable_is_a_warning_with_the_nearest_name(project: Project) -> None:

@@ -14,7 +14,7 @@ from typing import Final
 import httpx2
 import pytest
 
-from tests.live.curl import JSON
+from tests.live.curl import BOTH, JSON
 from tests.live.fleet import Fleet, Keys
 from tests.live.gate import gate
 from tests.live.peered import Site, answer, at, begin, calling, listening, session_of, site, streaming
@@ -188,3 +188,30 @@ async def test_S3_draining_replica_passes_on_what_it_forwards_until_it_is_answer
 
         assert last["result"]["content"][0]["text"] == "held"
         assert other.wait() == 0
+
+
+@pytest.mark.parametrize("accept", [BOTH, JSON])
+@pytest.mark.parametrize("end", ["deadline", "second signal"])
+async def test_S3_request_that_another_replica_answers_is_told_when_the_drain_ends_it(
+    end: str, accept: str, extended: Project, keys: Keys, http: httpx2.AsyncClient, tmp_path: Path
+) -> None:
+    with site(extended, keys, tmp_path) as place, ExitStack() as stack:
+        owner = stack.enter_context(place.replica())
+        other = stack.enter_context(place.replica(DRAIN_TIMEOUT="1" if end == "deadline" else "60"))
+        there = at(await begin(http, owner.url), other.url)
+        async with gate() as held:
+            call = asyncio.create_task(there.call("announce_and_hold", {"port": held.port}, accept=accept))
+            await held.holds(1)
+
+            os.kill(other.pid, signal.SIGTERM)
+            other.wait_for("drain_started", calls=1)
+            if end == "second signal":
+                os.kill(other.pid, signal.SIGTERM)
+            reply = await call
+            code = await asyncio.to_thread(other.wait)
+            await held.open()
+
+    assert reply.meta["reason"] == "interrupted"
+    assert reply.answer.status == (200 if accept == BOTH else 503)
+    assert code == 1
+    assert other.wait_for("drained")["cut"] == 0

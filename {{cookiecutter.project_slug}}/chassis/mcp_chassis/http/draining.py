@@ -11,18 +11,22 @@ from collections.abc import Callable, Coroutine
 from typing import Final
 
 import anyio
+from pydantic_core import to_json
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.types import Message as Event
 
 from mcp_chassis import calls
 from mcp_chassis import request as requests
+from mcp_chassis.errors import REFUSED
 from mcp_chassis.health import Health
+from mcp_chassis.http.negotiation import event_of
 from mcp_chassis.http.refusal import Refused
 from mcp_chassis.request import Message
 from mcp_chassis.telemetry.logging import log
 
-LAST_WORDS: Final = 2.0
-"""Seconds past the deadline in which interrupted calls are answered; longer than cancelled work may take."""
+_LAST_WORDS: Final = 2.0
+"""Seconds past the deadline in which interrupted requests are answered."""
 _PAUSE: Final = 0.02
 
 
@@ -67,8 +71,8 @@ class Drain:
             tasks.start_soon(self._leave)
             await _until(lambda: not in_flight() or hurried(), self.timeout)
             if in_flight():
-                interrupted = calls.interrupt()
-                await _until(lambda: not in_flight(), LAST_WORDS)
+                interrupted = max(calls.interrupt(), self._draining.interrupt())
+                await _until(lambda: not in_flight(), _LAST_WORDS)
         cut = in_flight()
         sessions = await self._leave()  # those too that were in use until now
         log.info(
@@ -93,6 +97,9 @@ async def _until(true: Callable[[], bool], seconds: float) -> None:
 _LISTEN: Final = "subscriptions/listen"
 _LAST_MESSAGE: Final = 1.0
 """Seconds in which a subscription's last message must have left."""
+_OWN_WORDS: Final = 1.3
+"""Seconds in which an interrupted call answers for itself; longer than cancelled work may take."""
+_INTERRUPTED: Final = "The request was stopped because the server restarts; a part of it may have been done"
 _RETRY_AFTER: Final = 1.0
 """Seconds told to a refused client: another replica serves already, or this one's successor soon does."""
 
@@ -108,9 +115,13 @@ class Draining:
         self._app = app
         self._end_subscriptions = end_subscriptions
         self._streams: dict[anyio.CancelScope, float] = {}
+        self._waiting: set[anyio.CancelScope] = set()
         self._begun = False
-        self.requests = 0
+
+    @property
+    def requests(self) -> int:
         """POSTs that wait for their answer; subscriptions are streams."""
+        return len(self._waiting)
 
     @property
     def streams(self) -> int:
@@ -123,6 +134,12 @@ class Draining:
         self._end_subscriptions()
         for stream, patience in self._streams.items():
             stream.deadline = anyio.current_time() + patience
+
+    def interrupt(self) -> int:
+        """End every request that does not end by itself now, such as one that is forwarded; return how many."""
+        for waiting in self._waiting:
+            waiting.deadline = anyio.current_time() + _OWN_WORDS
+        return len(self._waiting)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = requests.current()
@@ -137,32 +154,57 @@ class Draining:
         elif message is not None and message.method == _LISTEN:
             await self._stream(_LAST_MESSAGE, scope, receive, send)
         else:
-            self.requests += 1
-            try:
-                await self._app(scope, receive, send)
-            finally:
-                self.requests -= 1
+            await self._wait(message, scope, receive, send)
+
+    async def _wait(self, message: Message | None, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let a request wait for its answer, which is ours if the process ends before."""
+        way = _Way(send)
+        waiting = anyio.CancelScope()
+        self._waiting.add(waiting)
+        try:
+            with waiting:
+                await self._app(scope, receive, way)
+            if waiting.cancelled_caught and not way.begun:
+                raise Refused(503, "interrupted", _INTERRUPTED)
+            if waiting.cancelled_caught and way.events and not way.ended and message is not None:
+                error = {"code": REFUSED, "message": _INTERRUPTED, "data": {"reason": "interrupted"}}
+                await way.end(b"\r\n\r\n" + event_of(to_json({"jsonrpc": "2.0", "id": message.id, "error": error})))
+        finally:
+            self._waiting.discard(waiting)
 
     async def _stream(self, patience: float, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a stream last until it ends or the drain ends it; its client sees an orderly end either way."""
-        begun = ended = False
-
-        async def watching(event: Event) -> None:
-            nonlocal begun, ended
-            begun = True
-            ended = event["type"] == "http.response.body" and not event.get("more_body", False)
-            await send(event)
-
+        way = _Way(send)
         with anyio.CancelScope() as stream:
             self._streams[stream] = patience
             try:
-                await self._app(scope, receive, watching)
+                await self._app(scope, receive, way)
             finally:
                 del self._streams[stream]
-        if stream.cancelled_caught and not begun:
+        if stream.cancelled_caught and not way.begun:
             raise _stopping()
-        if stream.cancelled_caught and not ended:
-            await send({"type": "http.response.body", "body": b""})
+        if stream.cancelled_caught and not way.ended:
+            await way.end(b"")
+
+
+class _Way:
+    """The way out, watched: what has been sent decides how an answer can end."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.begun = self.ended = self.events = False
+
+    async def __call__(self, event: Event) -> None:
+        if event["type"] == "http.response.start":
+            self.begun = True
+            self.events = Headers(raw=event["headers"]).get("content-type", "").startswith("text/event-stream")
+        else:
+            self.ended = not event.get("more_body", False)
+        await self._send(event)
+
+    async def end(self, last: bytes) -> None:
+        """Send the last piece."""
+        await self({"type": "http.response.body", "body": last})
 
 
 def _new(scope: Scope, message: Message | None) -> bool:

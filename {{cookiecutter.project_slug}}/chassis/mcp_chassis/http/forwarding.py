@@ -19,6 +19,7 @@ from starlette.types import Receive, Scope, Send
 
 from mcp_chassis.auth.assertions import HEADER, Assertions
 from mcp_chassis.forms import peer_address
+from mcp_chassis.http.negotiation import event_of
 from mcp_chassis.http.refusal import Refused
 from mcp_chassis.request import Request
 from mcp_chassis.state.store import Store, StoreDown
@@ -278,7 +279,7 @@ class _Relay:
         error = {"code": INTERNAL_ERROR, "message": text, "data": {"requestId": self._request.id}}
         answer = to_json({"jsonrpc": "2.0", "id": message.id, "error": error})
         # The first line ends an event that may have come in part.
-        return b"\r\n\r\nevent: message\r\ndata: " + answer + b"\r\n\r\n"
+        return b"\r\n\r\n" + event_of(answer)
 
 
 def _root(error: BaseException) -> BaseException:

@@ -84,7 +84,7 @@ class AsEvents:
         if self._ended or (self._started and not self._events):
             return
         if self._started:
-            await self._send({"type": "http.response.body", "body": _event(to_json(error))})
+            await self._send({"type": "http.response.body", "body": event_of(to_json(error))})
         elif self._wrap:
             await self._send_event({"type": "http.response.start", "status": 200, "headers": []}, to_json(error))
         else:
@@ -93,7 +93,7 @@ class AsEvents:
     async def _send_event(self, start: Message, body: bytes) -> None:
         self._ended = True
         await self._send({**start, "headers": [*_without_shape(start), *_EVENT_HEADERS]})
-        await self._send({"type": "http.response.body", "body": _event(body)})
+        await self._send({"type": "http.response.body", "body": event_of(body)})
 
 
 class AsJson:
@@ -154,7 +154,8 @@ async def send_json(send: Send, headers: list[tuple[bytes, bytes]], body: bytes)
     await send({"type": "http.response.body", "body": body})
 
 
-def _event(data: bytes) -> bytes:
+def event_of(data: bytes) -> bytes:
+    """Return one event that holds a message."""
     return b"event: message\r\ndata: " + data + b"\r\n\r\n"
 
 

@@ -12,7 +12,7 @@ Seconds = Annotated[float, Field(ge=0, le=60, description="How long to count")]
 Steps = Annotated[int, Field(ge=1, le=100, description="How many events to send")]
 
 
-@server.tool(timeout=70)
+@server.tool()
 async def countdown(seconds: Seconds, steps: Steps, context: Context) -> str:
     """Count down, reporting progress after each step."""
     for step in range(1, steps + 1):

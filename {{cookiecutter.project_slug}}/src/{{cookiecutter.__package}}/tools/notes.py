@@ -28,7 +28,7 @@ _numbers = count(1)
 _notes: dict[str, list[Note]] = defaultdict(list)
 
 
-@server.tool(timeout=20, scopes={"notes:write"})
+@server.tool(scopes={"notes:write"})
 async def add_note(text: NoteText, caller: Caller) -> Note:
     """Write down a note."""
     notes = _notes[caller.tenant]
@@ -39,7 +39,7 @@ async def add_note(text: NoteText, caller: Caller) -> Note:
     return note
 
 
-@server.tool(timeout=20, scopes={"notes:read"})
+@server.tool(scopes={"notes:read"})
 async def search_notes(
     query: Query,
     caller: Caller,

@@ -43,7 +43,7 @@ class Row(OfTenant, Base):
     written: Mapped[datetime] = mapped_column(DateTime(timezone=True), default=lambda: datetime.now(UTC))
 
 
-@server.tool(timeout=20, scopes={"notes:write"})
+@server.tool(scopes={"notes:write"})
 async def add_note(text: NoteText) -> Note:
     """Write down a note."""
     async with database.session() as session:
@@ -55,7 +55,7 @@ async def add_note(text: NoteText) -> Note:
         return Note.model_validate(row)
 
 
-@server.tool(timeout=20, scopes={"notes:read"})
+@server.tool(scopes={"notes:read"})
 async def search_notes(
     query: Query,
     limit: Annotated[int, Field(ge=1, le=50, description="Most notes to return")] = 10,
