@@ -157,11 +157,11 @@ def test_T8_fresh_project_starts_whatever_its_longest_call_is(seconds: str, proj
 
 
 def test_S1_tool_that_may_take_longer_than_the_whole_server_stops_the_start(extended: Project) -> None:
-    done = extended.run("serve", given={"MCP_TOOL_TIMEOUT": "10"})
+    done = extended.run("serve", given={"MCP_TOOL_TIMEOUT": "59"})
 
     assert done.returncode == BAD_CONFIGURATION
-    assert "MCP_TOOL_TIMEOUT=10  must be at least 20, which the tool limited declares" in done.stderr
-    assert "copier update --data tool_timeout=20" in done.stderr
+    assert "MCP_TOOL_TIMEOUT=59  must be at least 60, which the tool hold declares" in done.stderr
+    assert "copier update --data tool_timeout=60" in done.stderr
 
 
 def test_S1_unknown_variable_is_a_warning_with_the_nearest_name(project: Project) -> None:
