@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import tomllib
@@ -24,6 +25,7 @@ from tests.render.support import (
     label,
     listing,
     matrix,
+    options,
     template,
 )
 
@@ -154,3 +156,10 @@ def test_M1_every_choice_has_a_place_in_the_matrix() -> None:
     for name, question in QUESTIONS.items():
         for value in question.get("choices", {}).values():
             assert any((name, value) in answers for answers in matrix())
+
+
+def test_M1_each_two_values_of_two_options_meet_in_the_matrix() -> None:
+    for (_, ones), (_, others) in itertools.combinations(options().items(), 2):
+        for pair in itertools.product(ones, others):
+            wanted = {answer for part in pair for answer in part}
+            assert any(wanted <= set(answers) for answers in matrix()), pair
