@@ -1,14 +1,15 @@
 # Each target does its own set-up on a fresh Debian or Ubuntu with python3 >= 3.11, git and make.
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench lint
+.PHONY: help demo test bench rehearsal lint
 
 help:
 	@echo 'MCP Chassis: a template for production MCP servers. Start with `make demo`.'
 	@echo
-	@echo '  make demo   render a server, start it, talk to it, show what happened'
-	@echo '  make bench  measure costs and limits, compare with the goals (6 minutes; ARGS=--quick takes one)'
-	@echo '  make lint   style, types, derived files, shell scripts (seconds)'
-	@echo '  make test   lint, then every test (installs nginx, Redis, PostgreSQL, Prometheus and what else is missing)'
+	@echo '  make demo       render a server, start it, talk to it, show what happened'
+	@echo '  make bench      measure costs and limits, compare with the goals (6 minutes; ARGS=--quick takes one)'
+	@echo '  make rehearsal  replace replicas under load, lose no call (half an hour; ARGS=--quick takes two minutes)'
+	@echo '  make lint       style, types, derived files, shell scripts (seconds)'
+	@echo '  make test       lint, then every test (installs nginx, Redis, PostgreSQL, Prometheus and what else is missing)'
 	@echo
 	@echo 'One test: scripts/setup.sh pytest tests/render -k slug'
 
@@ -20,6 +21,9 @@ lint:
 
 bench:
 	@scripts/setup.sh --bench-packages python -m bench $(ARGS)
+
+rehearsal:
+	@scripts/setup.sh --rehearsal-packages python -m rehearsal --stock $(ARGS)
 
 test:
 	@scripts/setup.sh --test-packages python scripts/lint.py

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Final
 
-from bench import limit_check, neighbour
+from bench import forwarded, limit_check, neighbour
 from bench.figures import Measurement
 
 MEASUREMENTS: Final[tuple[Measurement, ...]] = (
     limit_check.MEASUREMENT,
     neighbour.MEASUREMENT,
+    forwarded.MEASUREMENT,
 )

@@ -65,7 +65,7 @@ class Call:
     outcome: Outcome
 
 
-class _Connections:
+class Connections:
     """Connections to one server, kept for the next call; the one used last goes first."""
 
     def __init__(self, url: str) -> None:
@@ -127,7 +127,7 @@ def outcome_of(answer: Answer) -> Outcome:
 class _Caller:
     """One caller, in its session if the era has them."""
 
-    def __init__(self, orders: Orders, key: str, connections: _Connections) -> None:
+    def __init__(self, orders: Orders, key: str, connections: Connections) -> None:
         self._orders = orders
         self._connections = connections
         era = next(era for era in ERAS if era.name == orders.era)
@@ -165,7 +165,7 @@ class _Caller:
 
 async def run(orders: Orders) -> list[Call]:
     """Do as ordered."""
-    connections = _Connections(orders.url)
+    connections = Connections(orders.url)
     callers = [_Caller(orders, key, connections) for key in orders.keys]
     for caller in callers:
         await caller.open()

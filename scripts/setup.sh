@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Prepare a fresh Debian or Ubuntu for work on this repository, then run a command in it. Needs python3 >= 3.11, git, make.
 #
-#     scripts/setup.sh [--test-packages | --demo-packages | --bench-packages] [COMMAND [ARGUMENT...]]
+#     scripts/setup.sh [--test-packages | --demo-packages | --bench-packages | --rehearsal-packages] [COMMAND [ARGUMENT...]]
 #
 # It finds uv or installs it under .cache/, fills .venv/, and adds the Debian packages of the tests, the demo or the bench.
 # PYTHON=python3.13 in the environment chooses another interpreter.
@@ -9,7 +9,12 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 readonly POSTGRES=postgresql
-readonly TEST_COMMANDS=(nginx curl redis-server faketime prometheus "$POSTGRES")
+readonly TEST_COMMANDS=(
+  nginx curl redis-server faketime prometheus "$POSTGRES"
+  buildah podman runc mmdebstrap busybox ip  # images and containers, networks between them
+)
+# Packages that are not called like their command.
+declare -rA PACKAGES=([ip]=iproute2)
 readonly MINIMUM_UV="0.8"
 
 say() { printf '\033[2m[setup] %s\033[0m\n' "$*" >&2; }
@@ -107,7 +112,7 @@ sync_environment() {
 provide_commands() {
   local missing=() name
   for name in "$@"; do
-    [ "$name" = "$POSTGRES" ] || command -v "$name" >/dev/null || missing+=("$name")
+    [ "$name" = "$POSTGRES" ] || command -v "$name" >/dev/null || missing+=("${PACKAGES[$name]:-$name}")
   done
   # Debian keeps its programs off PATH.
   if [[ " $* " == *" $POSTGRES "* ]] && ! compgen -G "/usr/lib/$POSTGRES/*/bin/initdb" >/dev/null; then
@@ -122,6 +127,7 @@ main() {
     --test-packages) commands=("${TEST_COMMANDS[@]}") && shift ;;
     --demo-packages) commands=(curl) && shift ;;
     --bench-packages) commands=(redis-server) && shift ;;
+    --rehearsal-packages) commands=(nginx redis-server) && shift ;;
   esac
   UV_PYTHON=$(find_python)
   export UV_PYTHON

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from mcp_chassis.checks.edges import Directive, Unparsable, caddy, nginx
+from mcp_chassis.checks.cluster import Limits
 from mcp_chassis.checks.kustomize import Builder
 from mcp_chassis.checks.report import Finding
-from mcp_chassis.checks.sources import Block, blocks, load, seconds
+from mcp_chassis.checks.sources import Block, Directive, Unparsable, blocks, caddy, load, nginx, seconds
+from tests.chassis.serving import settings
 
 LENGTHS = {
     "300": 300,
@@ -125,7 +126,7 @@ def test_D4_caddyfile_that_caddy_refuses_is_a_finding_with_its_line(tmp_path: Pa
     with pytest.raises(Unparsable) as refusal:
         caddy(path)
 
-    assert refusal.value.findings[0].where == f"{path}:{line}"
+    assert refusal.value.args[1] == f"{path}:{line}"
 
 
 def built(folder: Path, files: dict[str, str]) -> dict[str, Block]:
@@ -173,3 +174,9 @@ patches:
     assert [one.text("limit") for one in route.blocks("spec", "rules")] == ["1", "9", "7"]
     assert route.blocks("spec", "rules")[1].at("limit") == f"{tmp_path}/over/kustomization.yaml:9"
     assert dict(found["ConfigMap"].block("data")) == {"A": "1", "B": "3"}
+
+
+def test_S3_drain_of_a_check_is_the_server_s() -> None:
+    assert Limits.of({"MCP_TOOL_TIMEOUT": "10"}).drain == settings(tool_timeout=10).drain_seconds
+    given = {"MCP_TOOL_TIMEOUT": "10", "MCP_DRAIN_TIMEOUT": "70"}
+    assert Limits.of(given).drain == settings(tool_timeout=10, drain_timeout=70).drain_seconds

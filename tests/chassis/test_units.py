@@ -32,15 +32,13 @@ pytestmark = pytest.mark.anyio
 
 def test_public_names_are_exactly_those_that_are_exported() -> None:
     modules = {"environment", "errors", "rates", "request", "server"}
-    public = {
-        name
-        for name, value in vars(mcp_chassis).items()
-        if not name.startswith("_") and getattr(value, "__module__", "").startswith("mcp_chassis.")
-    }
+    homes = {getattr(mcp_chassis, name).__module__.rpartition(".")[2] for name in mcp_chassis.__all__}
 
-    assert public == set(mcp_chassis.__all__)
+    assert homes == modules
     assert mcp_chassis.__all__ == sorted(mcp_chassis.__all__)
-    assert {getattr(mcp_chassis, name).__module__.rpartition(".")[2] for name in public} == modules
+    assert {name for name in vars(mcp_chassis) if name[0].isupper()} <= {*mcp_chassis.__all__, "TYPE_CHECKING", "Final"}
+    with pytest.raises(AttributeError, match="Nobody"):
+        _ = mcp_chassis.Nobody  # type: ignore[attr-defined]  # that it is not there is the point
 
 
 async def judge_nobody(*_args: object) -> None:

@@ -14,12 +14,16 @@ from pathlib import Path
 import pytest
 
 from tests.deploy.images import Images
-from tests.deploy.kubernetes_build import Object, edited, only, parse, replaced
+from tests.deploy.kubernetes_build import Object, edited, only, parse, production, replaced, server_pod
 from tests.deploy.kubernetes_images import provide
 from tests.deploy.kubernetes_kubelet import POD_ADDRESS, Kubelet
 from tests.deploy.kubernetes_volumes import Volumes, in_a_network_of_its_own
 from tests.live.authority import make_certificate
 from tests.live.curl import STATELESS, Conversation
+from tests.live.project import Project
+from tests.render.support import Answers
+from tests.support.postgres import OWNER, SERVER
+from tests.support.postgres import running as running_postgres
 from tests.support.redis import running as running_redis
 
 pytestmark = pytest.mark.xdist_group("containers")
@@ -28,14 +32,16 @@ EDGES = ("nginx", "caddy")
 LONG, SHORT = 3, 0.5
 """Seconds that calls take."""
 TOGETHER = 4
-"""Calls in flight at one time."""
+"""Calls of each kind in flight at one time."""
+SECRET = {"MCP_PEER_SECRET": "p" * 64, "MCP_REQUEST_STATE_KEYS": "k" * 64}
+"""What the Secret holds whatever the cluster is."""
 
 
 @pytest.fixture(scope="module")
 def edge_images(images: Images) -> Images:
     """Return the store with both edges in it."""
     for name in EDGES:
-        (container,) = pod_of(objects(name))["initContainers"]
+        (container,) = server_pod(objects(name))["initContainers"]
         provide(images, name, container["image"].rpartition(":")[2])
     return images
 
@@ -48,12 +54,6 @@ def objects(edge: str) -> list[Object]:
     return parse(edited((("edge", edge),), image, replaced("kustomization.yaml", setting, setting + more)))
 
 
-def pod_of(built: list[Object]) -> Object:
-    """Return the `spec` of the server's pod."""
-    pod: Object = only(built, "Deployment")["spec"]["template"]["spec"]
-    return pod
-
-
 @contextlib.contextmanager
 def playing(images: Images, edge: str, network: str, folder: Path) -> Iterator[Kubelet]:
     """Run the pod behind one edge, with a Redis that it reaches, until the block ends."""
@@ -61,15 +61,11 @@ def playing(images: Images, edge: str, network: str, folder: Path) -> Iterator[K
     make_certificate(folder)
     with running_redis(folder / "redis") as redis:
         secrets = {
-            "acme-notes": {
-                "MCP_STATE_URL": redis.url,
-                "MCP_PEER_SECRET": "p" * 64,
-                "MCP_REQUEST_STATE_KEYS": "k" * 64,
-            },
+            "acme-notes": {"MCP_STATE_URL": redis.url, **SECRET},
             "acme-notes-tls": {name: (folder / name).read_text() for name in ("tls.crt", "tls.key")},
         }
         volumes = Volumes(built, secrets, folder / "volumes")
-        kubelet = Kubelet(images, pod_of(built), volumes, network, folder)
+        kubelet = Kubelet(images, server_pod(built), volumes, network, folder)
         try:
             kubelet.start()
             yield kubelet
@@ -196,7 +192,7 @@ def test_D5_pod_that_cannot_start_is_seen_here(
     edge: str, broken: dict[str, Object], said: str, edge_images: Images, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = objects(edge)
-    (sidecar,) = pod_of(whole)["initContainers"]
+    (sidecar,) = server_pod(whole)["initContainers"]
     for key, value in broken.items():
         place = sidecar if key in sidecar else sidecar["securityContext"]
         place[key] = place[key] | value if key in sidecar else value
@@ -206,5 +202,32 @@ def test_D5_pod_that_cannot_start_is_seen_here(
     def body(network: str, folder: Path) -> None:
         with pytest.raises(AssertionError, match=said), playing(edge_images, edge, network, folder):
             pass
+
+    in_the_pods_network(body)
+
+
+def test_D6_migration_makes_the_tables_with_rights_that_the_server_lacks(
+    images: Images, locked: Callable[[Answers], Project]
+) -> None:
+    built = images.build(locked((("database", "postgres"),)).root, "localhost/acme-notes:migration")
+    assert built.returncode == 0, built.stdout
+    cluster = parse(production((("database", "postgres"),)))
+    pod: Object = only(cluster, "Job")["spec"]["template"]["spec"]
+    pod["containers"][0]["image"] = "acme-notes:migration"
+
+    def body(network: str, folder: Path) -> None:
+        folder.chmod(0o755)  # PostgreSQL runs as somebody else
+        with running_postgres(folder / "postgres") as postgres:
+            secrets = {
+                "acme-notes": {
+                    "MCP_STATE_URL": "redis://127.0.0.1:6379",
+                    "MCP_DATABASE_URL": postgres.url(SERVER),
+                    **SECRET,
+                },
+                "acme-notes-migration": {"MCP_DATABASE_MIGRATION_URL": postgres.url(OWNER)},
+            }
+            kubelet = Kubelet(images, pod, Volumes(cluster, secrets, folder / "volumes"), network, folder)
+            assert kubelet.complete() == 0, kubelet.running["migration"].output
+            assert postgres.ask("SELECT tableowner FROM pg_tables WHERE tablename = 'notes'") == OWNER
 
     in_the_pods_network(body)

@@ -24,6 +24,7 @@ from mcp_chassis.auth.assertions import Assertions
 from mcp_chassis.auth.keys import FileKeyring
 from mcp_chassis.http.refusal import Refused
 from mcp_chassis.request import Caller, Request
+from mcp_chassis.state.memory import MemoryStore
 from tests.identity.serving import Log, Served, bearer, serving, settings
 from tests.identity.wire import HANDSHAKE_VERSION, Answer, Headers, Peer, exchange, raw
 
@@ -290,6 +291,24 @@ async def test_A11_scopes_are_those_that_the_replica_vouches_for(tmp_path: Path)
 
     assert (poor.status, poor.reason()) == (403, "insufficient_scope")
     assert allowed.text() == "thrown away"
+
+
+async def test_A3_what_was_taken_back_on_the_way_is_refused_by_the_owner(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = MemoryStore()
+    monkeypatch.setattr("mcp_chassis.app.open_store", lambda *_args, **_named: store)
+    body = body_of()
+    async with replica(tmp_path) as (served, peer):
+        named = {"revocations": ["revoked:first", "revoked:second"]}
+        before = await send(peer, body, (HEADER, sign(claims_of(peer.session, body, **named))))
+        await store.write("revoked:second", "1")
+        handled = len(served.handled)
+
+        after = await send(peer, body, (HEADER, sign(claims_of(peer.session, body, **named))))
+
+        assert (before.status, after.status, after.reason()) == (200, 401, "revoked")
+        assert len(served.handled) == handled
 
 
 @pytest.mark.parametrize("padding", [0, 100_000], ids=["small", "large"])

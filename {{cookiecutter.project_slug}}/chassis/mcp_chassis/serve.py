@@ -11,8 +11,10 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from types import FrameType
 from typing import Final
 
@@ -22,7 +24,7 @@ from sse_starlette.sse import AppStatus
 from mcp_chassis.app import build_app
 from mcp_chassis.drain import Drain
 from mcp_chassis.environment import ConfigurationError, Problem
-from mcp_chassis.http.protocol import bounded_connection
+from mcp_chassis.http.protocol import BoundedConnection, bounded_connection
 from mcp_chassis.server import Server
 from mcp_chassis.settings import Settings
 from mcp_chassis.start import start
@@ -34,6 +36,8 @@ _GRACE: Final = 1
 """Seconds that connections get to end after the drain: what is left then is idle, or a client that does not read."""
 _LAST_RESORT: Final = 5.0
 """Seconds past the drain's deadline after which the process ends whatever holds it."""
+_LAST_LINE: Final = 1.0
+"""Seconds in which it says so."""
 _REQUEST_LINE: Final = 8192
 """Bytes beside the headers; what is larger than both is cut by the connection, not answered by the boundary."""
 _CONTAINER_MARKS: Final = (Path("/.dockerenv"), Path("/run/.containerenv"))
@@ -164,6 +168,7 @@ class _Process(uvicorn.Server):
         super().__init__(config)
         self._on_start = on_start
         self._drain = drain
+        self._last_resort = _LastResort()
         self._signals = 0
         self.drained = True
         """False once calls were ended before their time."""
@@ -188,7 +193,11 @@ class _Process(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Drain while the listener is open: the edge answers a closed port with 502. Then close everything."""
-        self.drained = await self._drain.run(lambda: self._signals > 1)
+        connections = self.server_state.connections
+        self.drained = await self._drain.run(
+            hurried=lambda: self._signals > 1,
+            unread=lambda: sum(isinstance(found, BoundedConnection) and found.unread for found in connections),
+        )
         AppStatus.should_exit = True
         await super().shutdown(sockets)
 
@@ -199,18 +208,37 @@ class _Process(uvicorn.Server):
         self.force_exit = self._signals > 2
         if self._signals == 1:
             # Begun here, because a tool that blocks the event loop keeps everything else from running.
-            _end_after(self._drain.timeout + _LAST_RESORT)
+            self._last_resort.after(self._drain.timeout + _LAST_RESORT)
         elif self._signals == 2:
-            _end_after(_LAST_RESORT)
+            self._last_resort.after(_LAST_RESORT)
 
 
-def _end_after(seconds: float) -> None:
-    """End this process then, if it still runs: a tool's thread, or cleaning up, may never end."""
+class _LastResort:
+    """What ends this process if nothing else does: a tool's thread, or cleaning up, may never end.
 
-    def end() -> None:
-        log.error("stop_forced", seconds=seconds)
-        os._exit(1)
+    Its thread is there from the start: a signal handler that starts one may meet a lock of its own, or a full process.
+    """
 
-    timer = threading.Timer(seconds, end)
-    timer.daemon = True
-    timer.start()
+    def __init__(self) -> None:
+        self._orders: SimpleQueue[float] = SimpleQueue()
+        threading.Thread(target=self._wait, daemon=True).start()
+
+    def after(self, seconds: float) -> None:
+        """End this process then, if it still runs; an earlier end that was ordered stays."""
+        self._orders.put(seconds)
+
+    def _wait(self) -> None:
+        seconds = self._orders.get()
+        end = time.monotonic() + seconds
+        with contextlib.suppress(Empty):
+            while True:
+                ordered = self._orders.get(timeout=max(0.0, end - time.monotonic()))
+                if time.monotonic() + ordered < end:
+                    seconds, end = ordered, time.monotonic() + ordered
+        try:
+            # By a thread of its own: a log that nobody reads blocks whoever writes to it.
+            line = threading.Thread(target=lambda: log.error("stop_forced", seconds=seconds), daemon=True)
+            line.start()
+            line.join(_LAST_LINE)
+        finally:
+            os._exit(1)

@@ -11,10 +11,9 @@ from typing import Final
 
 from mcp_chassis.checks.chain import chain, long_enough
 from mcp_chassis.checks.cluster import Cluster, Limits, is_ours
-from mcp_chassis.checks.edges import Directive, Unparsable, caddy, nginx
 from mcp_chassis.checks.kustomize import NAMES, Builder
 from mcp_chassis.checks.report import Check, Finding, Nothing, Profile, judged
-from mcp_chassis.checks.sources import Block, blocks, read, seconds
+from mcp_chassis.checks.sources import Block, Directive, Unparsable, blocks, caddy, nginx, read, seconds
 
 _TO_SERVER: Final = 5.0
 """Seconds after which uvicorn closes an idle connection; the edge must be first, or a call meets a closed one."""
@@ -93,7 +92,7 @@ def readable(project: Project) -> Iterator[Finding]:
         except Nothing as nothing:
             yield Finding("skip", str(nothing))
         except Unparsable as error:
-            yield from error.findings
+            yield Finding("fail", *error.args)
         else:
             yield Finding("pass", "the edges, compose and Kubernetes")
     with suppress(Nothing):
@@ -106,7 +105,7 @@ def readable(project: Project) -> Iterator[Finding]:
 def declared_calls(project: Project) -> Iterator[Finding]:
     """no tool declares a longer call than the server's longest"""
     longest = project.limits.call
-    for name, declared in project.declared().items():
+    for name, declared in sorted(project.declared().items(), key=lambda item: -item[1]):
         yield judged(declared <= longest, "", f"{name} {declared:g} s of {longest:g} s")
 
 
@@ -183,7 +182,7 @@ def _of_each_cluster(check: Check[Cluster]) -> Check[Project]:
     return Check(check.id, check.name, check.rule, check.fix, run)
 
 
-timeouts.extend(_of_each_cluster(check) for check in chain if check.name != "drain_covers_call")
+timeouts.extend(_of_each_cluster(check) for check in chain)
 
 
 def _nginx_routes(

@@ -30,6 +30,12 @@ class BoundedConnection(H11Protocol):
         super().__init__(config, server_state, app_state, _loop)
         self._clocks: dict[str, asyncio.TimerHandle] = {}
 
+    @property
+    def unread(self) -> bool:
+        """Whether the end of an answer waits for its client to read."""
+        cycle = vars(self).get("cycle")
+        return cycle is not None and cycle.response_complete and self.transport.get_write_buffer_size() > 0
+
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._start("headers", self.receive_timeout)

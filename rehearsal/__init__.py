@@ -1,0 +1,1 @@
+"""Rolling restarts under load, and every call counted: `make rehearsal` (S4)."""

@@ -1,0 +1,1 @@
+"""The stock server, and the tool that both servers have."""

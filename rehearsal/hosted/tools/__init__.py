@@ -1,0 +1,1 @@
+"""Copied into the rendered project as it stands."""
