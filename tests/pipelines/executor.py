@@ -1,4 +1,4 @@
-"""Runs the `run:` steps of a rendered workflow in order, as a runner would: expressions, conditions, outputs, variables.
+"""Runs the `run:` steps of a rendered workflow in order, with expressions, conditions, outputs and variables.
 
 Steps that use an action count as done: the tree is there already, and so are the programs.
 """
@@ -142,7 +142,8 @@ class Workflow:
         )
         done.said += ended.stdout
         for target, path in ((variables, files["GITHUB_ENV"]), (outputs, files["GITHUB_OUTPUT"])):
-            target.update(line.split("=", 1) for line in path.read_text(encoding="utf-8").splitlines())  # type: ignore[arg-type]
+            lines = path.read_text(encoding="utf-8").splitlines()
+            target.update({name: value for name, _, value in (line.partition("=") for line in lines)})
         return "failure" if ended.returncode else "success"
 
     def _holds(self, condition: str, context: Mapping[str, Any], failed: bool) -> bool:

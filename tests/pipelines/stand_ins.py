@@ -1,4 +1,4 @@
-"""Stand-ins for what a test machine has not: a cluster, an image store, GitHub, the registry. They write down each call.
+"""Stand-ins for what a test machine has not: a cluster, an image store, GitHub. They write down each call.
 
 What is here is used: bash, git, copier, kustomize, sed, tar. `real` leaves programs out, where a test has more of them.
 """

@@ -54,11 +54,10 @@ REGISTRIES = ("none", "public", "https://registry.example.com:8443")
 
 def options() -> dict[str, list[Answers]]:
     """Map each thing that varies in the matrix to its values: choices, registries, and plain or awkward texts."""
-    choices = {
-        name: list(question["choices"].values()) for name, question in QUESTIONS.items() if "choices" in question
-    }
-    choices |= {"registry": list(REGISTRIES)}
-    return {name: [((name, value),) for value in values] for name, values in choices.items()} | {"texts": [(), AWKWARD]}
+    values = {name: list(question["choices"].values()) for name, question in QUESTIONS.items() if "choices" in question}
+    values["registry"] = list(REGISTRIES)
+    varied: dict[str, list[Answers]] = {name: [((name, one),) for one in ones] for name, ones in values.items()}
+    return varied | {"texts": [(), AWKWARD]}
 
 
 @functools.cache
