@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from tests.pipelines.executor import gitlab_resolved
-from tests.render.support import ROOT, TEMPLATE, Answers, by_copier, label, matrix, run
+from tests.render.support import QUESTIONS, ROOT, TEMPLATE, Answers, by_copier, label, matrix, run
 
 every_answer = pytest.mark.parametrize("answers", matrix(), ids=label)
 SEEN: dict[str, list[dict[str, str]]] = tomllib.loads(Path(__file__).with_name("actions.toml").read_text("utf-8"))
@@ -206,3 +206,19 @@ def test_C3_broken_workflow_is_found(fault: str, tmp_path: Path) -> None:
     path.write_text(text.replace(old, new, 1), encoding="utf-8")
 
     assert actionlint(project, path) if finder == "actionlint" else zizmor(project)[0]
+
+
+def test_G6_page_names_every_secret_variable_and_key_that_the_pipelines_read() -> None:
+    page = (ROOT / "docs/pipelines.md").read_text(encoding="utf-8")
+    texts = "".join(path.read_text(encoding="utf-8") for path in (ROOT / TEMPLATE).rglob("*") if is_pipeline(path))
+
+    read = set(re.findall(r"(?:secrets|vars)\.(\w+)", texts)) | {"ISSUE_TOKEN", "SYNC_TIMEOUT", "SCHEDULE"}
+    keys = set(re.findall(r"'(\w+)': '\^", QUESTIONS["team"]["validator"])) | {"labels"}
+
+    assert {name for name in read if name not in page} == set()
+    assert set(re.findall(r"^\| `(\w+)` \|", page, flags=re.MULTILINE)) == keys
+
+
+def is_pipeline(path: Path) -> bool:
+    """Tell whether a path of the template is a file of a pipeline."""
+    return path.suffix in {".yaml", ".yml"} and any(part in {".github", ".gitlab"} for part in path.parts)
