@@ -85,19 +85,24 @@ def test_G5_gitlab_opens_changes_and_closes_one_issue(repository: Make) -> None:
     assert not [call for call in here.programs.calls("curl") if " t " in call], "the token stays out of the arguments"
 
 
-@pytest.fixture
-def lived_in(repository: Make, tmp_path: Path) -> Repository:
-    """Return a project of the template's first version; a second one is there."""
-    template = template_with_two_versions(tmp_path / "template")
-    changes = "# Changes\n\n## 2.0.0\n\nThe new one.\n\n## 1.0.0\n\nThe first.\n"
+@pytest.fixture(scope="module")
+def first_version(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a project of the template's first version; the template has a second one, with a changelog."""
+    folder = tmp_path_factory.mktemp("versions")
+    template = template_with_two_versions(folder / "template")
     succeed("git", "checkout", "--quiet", "main", cwd=template)
+    changes = "# Changes\n\n## 2.0.0\n\nThe new one.\n\n## 1.0.0\n\nThe first.\n"
     (template / "CHANGELOG.md").write_text(changes, encoding="utf-8")
     succeed("git", "add", "--all", cwd=template)
     succeed("git", "commit", "--quiet", "--message=changelog", cwd=template)
     succeed("git", "tag", "--force", "v2.0.0", cwd=template)
-    made = make_project("copier", template, tmp_path / "made")
-    # Awkward answers make no difference here, and the second version spoils what is JSON.
-    return repository(source=made)
+    return make_project("copier", template, folder / "made")
+
+
+@pytest.fixture
+def lived_in(repository: Make, first_version: Path) -> Repository:
+    """Return a repository of a project that can be updated."""
+    return repository(source=first_version)
 
 
 def test_G6_update_opens_a_pull_request_with_the_changelog(lived_in: Repository) -> None:
@@ -146,6 +151,7 @@ def test_G6_update_that_leaves_an_unmerged_file_fails_and_names_it(lived_in: Rep
     jobs = lived_in.github("update")
 
     assert jobs["update"].result == "failure"
+    assert jobs["update"].outcomes["Update"] == "failure"
     assert "from v1.0.0 to v2.0.0 does not fit" in jobs["update"].said
     assert "\nchassis/README.md\n" in jobs["update"].said
     assert run("git", "rev-parse", "chassis-update", cwd=lived_in.remote).returncode != 0

@@ -106,6 +106,8 @@ BAD = [
     ("team", "{package_index: 'https://u:p@p.example.com'}", '{package_index: "https://packages.example.com/simple"}'),
     ("team", "{labels: payments}", "{labels: {cost-centre: payments}}"),
     ("team", "{labels: {cost centre: payments}}", "{labels: {cost-centre: payments}}"),
+    ("team", "{labels: {'true': payments}}", "{labels: {cost-centre: payments}}"),
+    ("team", "{labels: {'7': payments}}", "{labels: {cost-centre: payments}}"),
     ("team", "{labels: {app.kubernetes.io/name: other}}", "{labels: {cost-centre: payments}}"),
 ]
 
@@ -128,7 +130,7 @@ GOOD = [
     ("registry", "https://mcp.example.com:8443"),
     ("team", "{}"),
     ("team", "{labels: {}}"),
-    ("team", "{runner: self-hosted, labels: {'true': 'yes', a: '0'}}"),
+    ("team", "{runner: self-hosted, labels: {truth: 'yes', a: '0'}}"),
     ("team", "{image_registry: 'localhost:5000', namespace: n}"),
 ]
 
