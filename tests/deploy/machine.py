@@ -9,7 +9,7 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
-PATIENCE = 300.0
+PATIENCE = 600.0
 """Seconds after which a program that fetches or builds counts as stuck."""
 
 _SOURCES = Path("/etc/apt")

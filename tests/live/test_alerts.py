@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import threading
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import pytest
 import yaml
 
+from tests.live.curl import STATELESS, Conversation
 from tests.live.project import Project, folder, make_real
 from tests.live.prometheus import Alert, Prometheus, until, watching
 from tests.live.trouble import Clients, Habit, Replica, peer
@@ -46,13 +50,13 @@ FIRED: Final[dict[str, dict[str, str]]] = {
     "McpCallerSuspended": {},
     "McpRequestsRefused": {},
     "McpLogLinesLost": {},
+    "McpDrainTooLong": {},
 }
 """The alerts of this test, and labels by which we know ours."""
 
 ELSEWHERE: Final = {
     "McpDatabasePoolExhausted": "needs a database",
     "McpDatabasePoolPending": "needs a database",
-    "McpDrainTooLong": "nothing drains yet",
 }
 """Alerts that the unit tests alone fire and clear."""
 
@@ -79,7 +83,7 @@ def panels(project: Project) -> dict[str, str]:
 
 
 class Scene:
-    """Three servers of one project with everything they depend on, under watch."""
+    """Four servers of one project with everything they depend on, under watch."""
 
     def __init__(self, project: Project, stack: ExitStack) -> None:
         home = folder()
@@ -96,7 +100,8 @@ class Scene:
         looped = {"MCP_TOOL_LIMITS": "ping=1/1", "MCP_SUSPENSION_REFUSALS": "5", "MCP_SUSPENSION_FIRST": "1"}
         self.troubled, self.killed = Replica(project, given | depending), Replica(project, given)
         self.mute = Replica(project, given | looped, mute=True)
-        self.replicas = (self.troubled, self.killed, self.mute)
+        self.stopping = Replica(project, given)
+        self.replicas = (self.troubled, self.killed, self.mute, self.stopping)
         for replica in self.replicas:
             stack.callback(replica.stop)
         until(lambda: all(replica.answers() for replica in self.replicas), "the servers do not answer")
@@ -110,6 +115,9 @@ class Scene:
     def break_everything(self) -> None:
         """Bring all the trouble at once."""
         self.clients.bad = self.looping.bad = self.peer.bad = True
+        threading.Thread(target=read_slowly, args=(self.stopping.url,), daemon=True).start()
+        until(lambda: "\nmcp_requests_in_flight 1.0\n" in self.stopping.numbers(), "nothing is read")
+        os.kill(self.stopping.process.pid, signal.SIGTERM)
         self.down.touch()
         self.redis.kill()
         self.killed.stop()
@@ -117,9 +125,18 @@ class Scene:
     def heal_everything(self) -> None:
         """Let everything be as before."""
         self.clients.bad = self.looping.bad = self.peer.bad = False
+        self.stopping.stop()
+        self.stopping.start_again()
         self.down.unlink()
         self.redis.start()
         self.killed.start_again()
+
+
+def read_slowly(url: str) -> None:
+    """Read what takes longer than any call may: a server that is told to stop waits for it."""
+    # It may be cut in the end.
+    with suppress(RuntimeError):
+        Conversation(url, STATELESS).post("resources/read", {"uri": "alarm://slow"})
 
 
 def lived(project: Project, scene: Scene, prometheus: Prometheus) -> History:

@@ -39,7 +39,6 @@ HURRIES = [
     (signal.SIGTERM, signal.SIGTERM),
     (signal.SIGINT, signal.SIGINT),
     (signal.SIGTERM, signal.SIGINT),
-    (signal.SIGTERM, signal.SIGTERM, signal.SIGTERM),
 ]
 LARGE = 4_000_000
 """Words in an answer that no buffer between two programs holds."""
@@ -83,7 +82,6 @@ async def test_S3_second_signal_ends_the_calls_at_once(numbers: tuple[signal.Sig
                 started = await told(here.server, "drain_started")
                 tell(here.server, numbers[1])
                 answers = await asyncio.gather(*calls)
-                # A third one, or none, finds the calls answered.
                 await told(here.server, "drained")
                 code = await ended(here.server)
 

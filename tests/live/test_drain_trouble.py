@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.chassis.client import EVENTS
+from tests.live import data
 from tests.live.draining import (
     BUSY,
     KINDS,
@@ -27,6 +28,7 @@ from tests.live.draining import (
     events,
     in_time,
     interrupted,
+    port_of,
     site,
     tell,
     told,
@@ -37,6 +39,8 @@ from tests.support.limits import VARIABLES
 from tests.support.redis import running
 
 pytestmark = [pytest.mark.anyio, pytest.mark.xdist_group("drain")]
+
+often = pytest.mark.parametrize("numbers", [(signal.SIGTERM,), (signal.SIGTERM, signal.SIGTERM)], ids=["once", "twice"])
 
 # --- the last resort ----------------------------------------------------------------------------------------------
 
@@ -164,7 +168,30 @@ async def test_S3_silence_of_redis_is_part_of_the_drain_not_added_to_it(extended
 # --- before it serves, and without HTTP ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("numbers", [(signal.SIGTERM,), (signal.SIGTERM, signal.SIGTERM)], ids=["once", "twice"])
+@often
+async def test_S3_signal_while_the_start_waits_for_redis_ends_it(
+    numbers: tuple[signal.Signals, ...], extended: Project
+) -> None:
+    # Somebody who takes a connection and says nothing.
+    async with gate() as mute:
+        given = {"MCP_STATE_URL": f"redis://127.0.0.1:{mute.port}/0"}
+        with ServerProcess(extended, given=given) as server:
+            end = time.monotonic() + DEADLINE
+            while not mute.running:
+                assert time.monotonic() < end, server.output
+                await asyncio.sleep(0.01)
+            assert not events(server, "server_started")
+            async with in_time():
+                for number in numbers:
+                    tell(server, number)
+                code = await ended(server)
+
+    assert code == 0, server.output
+    assert server.lines[-1]["event"] == "server_stopped"
+    assert "crashed" not in events(server, "crashed")
+
+
+@often
 def test_S3_signal_at_any_moment_of_the_start_ends_it(numbers: tuple[signal.Signals, ...], extended: Project) -> None:
     begun = time.monotonic()
     with ServerProcess(extended) as server:
@@ -208,3 +235,19 @@ def test_S3_T6_signal_ends_stdio_at_once(extended: Project) -> None:
         process.send_signal(signal.SIGTERM)
 
         assert process.wait(DEADLINE) == -signal.SIGTERM
+
+
+async def test_S3_S6_call_in_the_database_is_finished_before_its_connections_are_closed() -> None:
+    postgres = await asyncio.to_thread(data.shared_postgres)
+    with ServerProcess(data.stored_project(), given=data.variables(postgres)) as server:
+        visitor = Visitor(port_of(server), "stateless")
+        call = asyncio.create_task(visitor.call("hold", {"seconds": 2}))
+        await asyncio.to_thread(data.until, lambda: data.busy(postgres) == 1, "the call is in the database")
+        await drain(server)
+        answer = await call
+        code = await ended(server)
+
+    assert (answer.text(), code) == ("held", 0)
+    assert "crashed" not in events(server, "crashed")
+    await asyncio.to_thread(data.until, lambda: data.connections(postgres) == 0, "connections are closed")
+    assert "unexpected EOF" not in postgres.log

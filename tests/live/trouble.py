@@ -135,9 +135,13 @@ class Replica:
     def answers(self) -> bool:
         """Tell whether its numbers can be read."""
         try:
-            return httpx2.get(f"http://{self.target}/metrics", trust_env=False).status_code == 200
+            return bool(self.numbers())
         except httpx2.TransportError:
             return False
+
+    def numbers(self) -> str:
+        """Return what it says about itself."""
+        return httpx2.get(f"http://{self.target}/metrics", trust_env=False).raise_for_status().text
 
     def stop(self) -> None:
         """End it."""

@@ -68,6 +68,13 @@ async def ask_flaky() -> int:
     return (await flaky.post("/flaky")).status_code
 
 
+@server.resource("alarm://slow")
+async def slow() -> str:
+    """Take longer than any call may."""
+    await anyio.sleep(60)
+    return "read"
+
+
 async def _hang(down: anyio.Path) -> None:
     if await down.exists():
         await anyio.sleep(60)
