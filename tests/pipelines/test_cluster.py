@@ -14,12 +14,6 @@ from tests.render.support import AWKWARD, Answers, by_copier
 GITOPS: Answers = (("delivery", "gitops"), ("database", "postgres"))
 
 
-def all_pods(objects: list[Object]) -> list[tuple[str, Object]]:
-    """Return the pods of every object that makes some, those of the CronJob too."""
-    scheduled = [one["spec"]["jobTemplate"]["spec"]["template"]["spec"] for one in of_kind(objects, "CronJob")]
-    return [*pods(objects), *(("CronJob", pod) for pod in scheduled)]
-
-
 def with_probe(project: Path) -> None:
     """Turn the probe of each minute on, as the comment in the overlay says."""
     replaced("kustomization.yaml", "  # - ../../probe ", "  - ../../probe ")(project)
@@ -30,7 +24,7 @@ def test_D6_probe_and_gate_are_valid_and_as_restricted_as_the_server(answers: An
     objects = parse(edited(answers, with_probe))
 
     assert refused_by_the_server(objects) == []
-    for name, pod in all_pods(objects):
+    for name, pod in pods(objects):
         (container, *_) = pod["containers"]
         assert pod["securityContext"]["runAsNonRoot"] is True, name
         assert container["securityContext"]["readOnlyRootFilesystem"] is True, name
@@ -72,7 +66,7 @@ def test_C3_every_container_of_ours_has_the_image_that_the_pipeline_wrote() -> N
 
     objects = parse(edited(GITOPS, with_probe, image))
 
-    ours = [container["image"] for _, pod in all_pods(objects) for container in pod["containers"]]
+    ours = [container["image"] for _, pod in pods(objects) for container in pod["containers"]]
     assert len(ours) == 4
     assert set(ours) == {f"registry.example.com/acme-notes@{DIGEST}"}
 
