@@ -14,9 +14,8 @@ from typing import Final
 
 from bench.figures import Batches, Effort, Figure, Goal, Measurement, Tell, figure
 from mcp_chassis.auth.authentication import revocation_name
-from mcp_chassis.limits.limiter import Limiter, rules_of
-from mcp_chassis.limits.rates import PerDay
-from mcp_chassis.policy import ToolPolicy
+from mcp_chassis.limiter import Limiter, rules_of
+from mcp_chassis.policy import PerDay, ToolPolicy
 from mcp_chassis.request import PROBE_SCOPE, Caller
 from mcp_chassis.settings import Settings
 from mcp_chassis.state.memory import MemoryStore

@@ -31,7 +31,7 @@ grace), the Deployment's controller (a new pod first), the endpoints that arrive
 
 examples:
   make rehearsal                                 both edges, then the stock SDK server behind both: half an hour
-  make rehearsal ARGS='--quick'                  two restarts each, waits divided by 5: about a minute
+  make rehearsal ARGS='--quick'                  two restarts each, waits divided by 5: three minutes
   make rehearsal ARGS='--edge caddy --era stateless --restarts 3 --calls 500'
 
 Exit codes: 0 every promise is kept, 1 one is broken, 2 wrong usage. The stock server is shown and not judged.

@@ -51,7 +51,7 @@ class Balancer:
         self._homes: dict[str, Pod] = {}
         self._client = httpx2.AsyncClient(
             verify=ssl.create_default_context(cafile=certificate),
-            timeout=httpx2.Timeout(None, connect=5),
+            timeout=None,
             limits=httpx2.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=_KEPT),
             trust_env=False,
         )

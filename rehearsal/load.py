@@ -20,7 +20,7 @@ from tests.live.curl import BOTH, EVENTS, HANDSHAKE, JSON, STATELESS, Answer, Co
 _SESSIONS: Final = 8
 _SHORT, _LONG = 0.02, 3.0
 """Seconds of most calls, and of every tenth."""
-_LONG_EVERY, _LONGEST_EVERY = 10, 50
+_LONG_EVERY: Final = 10
 _STEPS: Final = 6
 """Reports of progress of a call that is not short."""
 _REPEATED: Final = (404, 503)
@@ -127,7 +127,8 @@ class Load:
     Args:
         balancer: Where they go.
         rate: Calls a second.
-        longest: Seconds of every fiftieth call.
+        longest: Seconds of the longest calls.
+        longest_every: One call of so many of a kind is one.
         headers: What proves who calls.
         accepts: What they ask for, in turn.
         eras: In which they are sent, in turn.
@@ -139,6 +140,7 @@ class Load:
         rate: float,
         *,
         longest: float,
+        longest_every: int,
         headers: Mapping[str, str],
         accepts: Sequence[str],
         eras: Sequence[Era],
@@ -152,6 +154,7 @@ class Load:
         self.answered = self.failed = 0
         self._rate = rate
         self._longest = longest
+        self._longest_every = longest_every
         self._headers = headers
         self._kinds = [(era, accept) for era in eras for accept in accepts]
         self._clients = [_Client(self) for _ in range(_SESSIONS)]
@@ -169,7 +172,9 @@ class Load:
                 due = begun + (number + moments.random()) / self._rate
                 await asyncio.sleep(due - time.monotonic())
                 turn, kind = divmod(number, len(self._kinds))
-                lasting = self._longest if turn % _LONGEST_EVERY == 1 else _LONG if turn % _LONG_EVERY == 0 else _SHORT
+                lasting = (
+                    self._longest if turn % self._longest_every == 1 else _LONG if turn % _LONG_EVERY == 0 else _SHORT
+                )
                 call = Call(f"call-{number}", *self._kinds[kind], lasting, begun=time.monotonic() - begun)
                 self.calls.append(call)
                 running.create_task(self._carry(call, self._clients[turn % _SESSIONS]))

@@ -56,6 +56,7 @@ class Part:
         speed: By what the waits of the manifest and the lags are divided.
         lag: Seconds after which the balancer learns that a pod leaves, before that division.
         longest: Seconds of the longest calls, before that division; longer than preStop, or no call would meet a drain.
+        longest_every: One call of so many is one of them.
         eras: In which calls are sent.
     """
 
@@ -67,6 +68,7 @@ class Part:
     speed: float = 1
     lag: float = 10
     longest: float = 20
+    longest_every: int = 50
     eras: Sequence[Era] = ERAS
 
 
@@ -95,8 +97,8 @@ def _keep(folder: Path, kept: Path) -> None:
         shutil.move(log, target)
 
 
-def render(folder: Path, edge: str) -> Path:
-    """Return the project with this edge, rendered; a second time as it is."""
+def _render(folder: Path, edge: str) -> Path:
+    """Return the project with this edge; a second time as it is."""
     target = folder / f"project-{edge}"
     if not target.exists():
         # The settings of the person and the machine are not rehearsed.
@@ -106,20 +108,20 @@ def render(folder: Path, edge: str) -> Path:
     return target
 
 
-def install(folder: Path) -> Project:
-    """Return a project, installed, with the tool that writes down its calls; which edge stands in front is the same."""
-    target = render(folder, "nginx")
+def _install(folder: Path) -> Project:
+    """Return a project with the tool that writes down its calls; which edge stands in front is the same to it."""
+    target = _render(folder, "nginx")
     name = str(tomllib.loads((target / "pyproject.toml").read_text(encoding="utf-8"))["project"]["name"])
     project = Project(target, name)
     if not project.command.exists():
+        (project.source / "tools" / _TOOL.name).write_bytes(_TOOL.read_bytes())
         succeed("uv", "sync", "--quiet", "--no-dev", cwd=target)
-    (project.source / "tools" / _TOOL.name).write_bytes(_TOOL.read_bytes())
     return project
 
 
 def play(folder: Path, part: Part, tell: Tell) -> Count:
     """Play one part below `folder`, and count."""
-    project, rendered = install(folder), render(folder, part.edge)
+    project, rendered = _install(folder), _render(folder, part.edge)
     scene = Path(tempfile.mkdtemp(prefix=f"{part.kind}-{part.edge}-", dir=folder))
     scene.chmod(0o711)
     make_certificate(scene)
@@ -149,8 +151,15 @@ async def _play(part: Part, pod: Callable[[int], Pod], scene: Path, headers: dic
         await cluster.start(_REPLICAS)
         async with Balancer(lambda: cluster.endpoints, scene / "tls.crt", sticky=stock) as balancer:
             accepts = ACCEPTS_OF_STOCK if stock else ACCEPTS
-            longest = part.longest / part.speed
-            load = Load(balancer, part.rate, longest=longest, headers=headers, accepts=accepts, eras=part.eras)
+            load = Load(
+                balancer,
+                part.rate,
+                longest=part.longest / part.speed,
+                longest_every=part.longest_every,
+                headers=headers,
+                accepts=accepts,
+                eras=part.eras,
+            )
             over = asyncio.Event()
             calling = asyncio.create_task(load.run(part.calls, over))
             watching = asyncio.create_task(_watch(part, load, cluster, tell))

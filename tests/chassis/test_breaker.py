@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from prometheus_client import REGISTRY
 
+from mcp_chassis.downstream import Breaker, states
 from mcp_chassis.errors import NotNow
-from mcp_chassis.limits.breaker import Breaker, states
 from tests.chassis.conftest import Log
 
 PAUSE = 10.0
@@ -26,7 +26,7 @@ class Clock:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """Return the breaker's clock."""
     clock = Clock()
-    monkeypatch.setattr("mcp_chassis.limits.breaker.time", clock)
+    monkeypatch.setattr("mcp_chassis.downstream.time", clock)
     return clock
 
 

@@ -11,7 +11,7 @@ import httpx2
 import pytest
 
 from mcp_chassis import Server
-from mcp_chassis.limits.breaker import Breaker
+from mcp_chassis.downstream import Breaker
 from tests.chassis.client import ERAS, Era, exchange, raw
 from tests.chassis.conftest import Log
 from tests.chassis.serving import talking

@@ -31,8 +31,8 @@ BROKEN = [
     "mcp_chassis.downstream.trace_headers",
     "mcp_chassis.downstream.DOWNSTREAM_DURATION",
     "mcp_chassis.downstream._hashed",
-    "mcp_chassis.limits.breaker.Breaker.enter",
-    "mcp_chassis.limits.breaker.Breaker.leave",
+    "mcp_chassis.downstream.Breaker.enter",
+    "mcp_chassis.downstream.Breaker.leave",
 ]
 
 

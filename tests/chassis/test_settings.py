@@ -13,7 +13,7 @@ from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import SettingsConfigDict
 
 from mcp_chassis import Server, ServerSettings
-from mcp_chassis.derived import environment_example
+from mcp_chassis.cli import environment_example
 from mcp_chassis.environment import ConfigurationError, load, unknown_variables
 from mcp_chassis.settings import Settings
 from mcp_chassis.start import start

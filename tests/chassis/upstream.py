@@ -13,7 +13,7 @@ from prometheus_client import REGISTRY
 from starlette.types import Message, Receive, Scope, Send
 
 from mcp_chassis import Server, downstream
-from mcp_chassis.limits.breaker import Breaker
+from mcp_chassis.downstream import Breaker
 from tests.chassis.serving import listening
 
 

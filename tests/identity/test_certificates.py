@@ -10,7 +10,7 @@ from cryptography.x509.oid import NameOID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcp_chassis.auth.certificates import InvalidSubject, caller_of
+from mcp_chassis.auth.assertions import InvalidSubject, caller_of
 from mcp_chassis.request import Caller
 from tests.identity.issuer import Issuer
 from tests.identity.serving import Log, bearer, serving, settings

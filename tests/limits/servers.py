@@ -7,8 +7,8 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 
-from mcp_chassis.limits.limiter import DownPolicy, Rules, ToolRules
-from mcp_chassis.limits.rates import Rate
+from mcp_chassis.limiter import DownPolicy, Rules, ToolRules
+from mcp_chassis.policy import Rate
 from mcp_chassis.request import Caller
 from mcp_chassis.state.store import DAY, SECOND, Escalation, Limit, Store, StoreDown
 

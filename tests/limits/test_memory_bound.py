@@ -7,8 +7,8 @@ import tracemalloc
 
 import pytest
 
-from mcp_chassis.limits.limiter import Limiter
-from mcp_chassis.limits.rates import Rate
+from mcp_chassis.limiter import Limiter
+from mcp_chassis.policy import Rate
 from mcp_chassis.state.memory import MemoryStore
 from mcp_chassis.state.store import Bucket, Budget, Conduct, Escalation
 from tests.limits.servers import caller, rules

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mcp_chassis.http.refusal import Refused, place_for
-from mcp_chassis.limits.places import Full, Place, Places
+from mcp_chassis.places import Full, Place, Places
 from tests.limits.servers import caller
 
 

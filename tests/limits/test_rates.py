@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcp_chassis.limits import rates
-from mcp_chassis.limits.rates import PerDay, Rate
+from mcp_chassis import policy
+from mcp_chassis.policy import PerDay, Rate
 
 GOOD = [
     ("20/5", Rate(20, 5), 50_000),
@@ -32,13 +32,13 @@ NO_RATES = [
 
 @pytest.mark.parametrize(("text", "found", "interval"), GOOD)
 def test_L3_rate_is_read_as_written(text: str, found: Rate, interval: int) -> None:
-    assert rates.rate(text) == found
+    assert policy.rate(text) == found
     assert found.interval == interval
 
 
 @pytest.mark.parametrize("text", BAD)
 def test_L3_text_that_is_no_rate_is_refused_with_one_that_is(text: str) -> None:
-    for read in (rates.rate, rates.rate_per_minute):
+    for read in (policy.rate, policy.rate_per_minute):
         with pytest.raises(ValueError, match=r"like 20/5|admits nothing or everything"):
             read(text)
 
@@ -52,7 +52,7 @@ def test_L3_rate_that_admits_nothing_or_everything_cannot_be_declared(given: dic
 @given(st.integers(1, 10**6), st.integers(1, 10**5), st.sampled_from([1, 60]))
 def test_L3_rate_survives_being_shown(thousandths: int, burst: int, per: int) -> None:
     rate = Rate(thousandths / 1000, burst, per)
-    read = rates.rate if per == 1 else rates.rate_per_minute
+    read = policy.rate if per == 1 else policy.rate_per_minute
 
     assert math.isclose(read(f"{rate.rate:.3f}/{burst}").interval, rate.interval, rel_tol=1e-6)
     # Exact to the microsecond also in Lua, whose numbers are doubles
@@ -60,16 +60,16 @@ def test_L3_rate_survives_being_shown(thousandths: int, burst: int, per: int) ->
 
 
 def test_L1_rate_per_minute_is_sixty_times_slower() -> None:
-    assert rates.rate_per_minute("300/60") == Rate(300, 60, per=60)
-    assert rates.rate_per_minute("300/60").interval == 200_000
-    assert rates.rate_per_minute(Rate(1, 2, per=3)) == Rate(1, 2, per=3)
-    assert rates.rate(Rate(1, 2, per=3)) == Rate(1, 2, per=3)
+    assert policy.rate_per_minute("300/60") == Rate(300, 60, per=60)
+    assert policy.rate_per_minute("300/60").interval == 200_000
+    assert policy.rate_per_minute(Rate(1, 2, per=3)) == Rate(1, 2, per=3)
+    assert policy.rate(Rate(1, 2, per=3)) == Rate(1, 2, per=3)
 
 
 @pytest.mark.parametrize("text", ["", "0", "-1", "1.5", "1e3", "many", " 5", "1" * 10])
 def test_L4_text_that_is_no_number_of_units_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="whole number above 0"):
-        rates.budget(text)
+        policy.budget(text)
 
 
 @pytest.mark.parametrize("units", [0, -1, 10**9])
@@ -79,12 +79,12 @@ def test_L4_budget_that_admits_nothing_or_everything_cannot_be_declared(units: i
 
 
 def test_L3_names_are_read_once_each() -> None:
-    assert rates.by_name(["a=20/5", "b.c-d=1/1"], rates.rate) == {"a": Rate(20, 5), "b.c-d": Rate(1, 1)}
-    assert rates.by_name([], rates.rate) == {}
-    assert rates.budget("100") == PerDay(100)
+    assert policy.by_name(["a=20/5", "b.c-d=1/1"], policy.rate) == {"a": Rate(20, 5), "b.c-d": Rate(1, 1)}
+    assert policy.by_name([], policy.rate) == {}
+    assert policy.budget("100") == PerDay(100)
 
 
 @pytest.mark.parametrize("items", [["a"], ["=1"], ["a="], ["a=1", "a=2"], ["a=x"], ["a=1=2"]])
 def test_L3_item_that_is_malformed_is_quoted(items: list[str]) -> None:
     with pytest.raises(ValueError, match=re.escape(items[-1])):
-        rates.by_name(items, rates.count)
+        policy.by_name(items, policy.count)

@@ -10,8 +10,8 @@ from itertools import count
 
 import pytest
 
-from mcp_chassis.limits.limiter import Limiter
-from mcp_chassis.limits.rates import Rate
+from mcp_chassis.limiter import Limiter
+from mcp_chassis.policy import Rate
 from mcp_chassis.state.redis import RedisStore
 from mcp_chassis.state.store import StoreDown
 from tests.limits.servers import answers, caller, rules, until

@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from mcp_chassis.limits.limiter import ToolRules, misnamed, rules_of
-from mcp_chassis.limits.rates import PerDay, Rate
-from mcp_chassis.policy import ToolPolicy
+from mcp_chassis.limiter import ToolRules, misnamed, rules_of
+from mcp_chassis.policy import PerDay, Rate, ToolPolicy
 from mcp_chassis.settings import Settings
 from mcp_chassis.state.store import SECOND, Escalation
 

@@ -10,8 +10,8 @@ from typing import Any, cast
 
 import pytest
 
-from mcp_chassis.limits.limiter import DownPolicy, Entry, Limiter
-from mcp_chassis.limits.rates import Rate
+from mcp_chassis.limiter import DownPolicy, Entry, Limiter
+from mcp_chassis.policy import Rate
 from mcp_chassis.request import PROBE_SCOPE, Caller
 from mcp_chassis.state import open_store
 from mcp_chassis.state.memory import MemoryStore

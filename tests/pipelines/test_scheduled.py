@@ -140,7 +140,7 @@ def test_G6_update_with_nothing_new_opens_nothing(lived_in: Repository) -> None:
 
 def edit_a_file_of_the_templates(here: Repository) -> None:
     """Add a line where the template's second version adds another, and commit it."""
-    path = here.project / "chassis/README.md"
+    path = here.project / "deploy/Dockerfile"
     path.write_text(path.read_text(encoding="utf-8") + "\nMine.\n", encoding="utf-8")
     here.git("commit", "--quiet", "--all", "--message=mine")
 
@@ -153,7 +153,7 @@ def test_G6_update_that_leaves_an_unmerged_file_fails_and_names_it(lived_in: Rep
     assert jobs["update"].result == "failure"
     assert jobs["update"].outcomes["Update"] == "failure"
     assert "from v1.0.0 to v2.0.0 does not fit" in jobs["update"].said
-    assert "\nchassis/README.md\n" in jobs["update"].said
+    assert "\ndeploy/Dockerfile\n" in jobs["update"].said
     assert run("git", "rev-parse", "chassis-update", cwd=lived_in.remote).returncode != 0
     assert [call for call in lived_in.programs.calls("gh") if " pr " in call] == []
 

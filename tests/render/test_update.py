@@ -49,7 +49,6 @@ NOT_YOURS = [
     ".copier-answers.yml",
     ".github/workflows/ci.yaml",
     ".gitlab/chassis.yml",
-    "chassis/README.md",
     "chassis/pyproject.toml",
     "chassis/gate/tests/test_gate.py",
     "chassis/mcp_chassis/src/server.py",

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from mcp_chassis.environment import ServerSettings
     from mcp_chassis.errors import ToolFailure
-    from mcp_chassis.limits.rates import PerDay, Rate
+    from mcp_chassis.policy import PerDay, Rate
     from mcp_chassis.request import Caller
     from mcp_chassis.server import Server
 
@@ -14,8 +14,8 @@ __all__ = ["Caller", "PerDay", "Rate", "Server", "ServerSettings", "ToolFailure"
 
 _HOMES: Final = {
     "Caller": "request",
-    "PerDay": "limits.rates",
-    "Rate": "limits.rates",
+    "PerDay": "policy",
+    "Rate": "policy",
     "Server": "server",
     "ServerSettings": "environment",
     "ToolFailure": "errors",

@@ -12,7 +12,7 @@ import anyio
 from fastapi import APIRouter
 from starlette.responses import JSONResponse
 
-from mcp_chassis.limits import breaker
+from mcp_chassis import downstream
 from mcp_chassis.telemetry.logging import declared_type
 from mcp_chassis.telemetry.metrics import CHECK_STATUS, DRAINING
 
@@ -146,7 +146,7 @@ class Health:
         async def health() -> JSONResponse:
             checks = {check.name: check.as_data() for check in self._checks}
             uptime = round(time.monotonic() - self._started)
-            told = {"version": self._version, "uptime_seconds": uptime, "checks": checks, "breakers": breaker.states}
+            told = {"version": self._version, "uptime_seconds": uptime, "checks": checks, "breakers": downstream.states}
             return self._answer(told)
 
         return routes

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, Literal, TypedDict
 
 if TYPE_CHECKING:
     from mcp_chassis.auth.assertions import Asserted
-    from mcp_chassis.limits.places import Place
+    from mcp_chassis.places import Place
 
 Status = Literal["ok", "failed", "rejected", "timeout", "cancelled", "crashed"]
 """How a message ended: `failed` is the author's own refusal, `rejected` is ours before the tool ran."""

@@ -31,18 +31,16 @@ from mcp_types import (
 )
 from mcp_types.methods import SPEC_CLIENT_METHODS, SPEC_CLIENT_NOTIFICATION_METHODS
 
-from mcp_chassis import ping
 from mcp_chassis import request as requests
-from mcp_chassis.arguments import harden, supply_caller
 from mcp_chassis.calls import ContractServer, answered, refused
-from mcp_chassis.discovery import identity_of, import_tools
 from mcp_chassis.environment import ConfigurationError, Problem, ServerSettings
 from mcp_chassis.errors import printable
 from mcp_chassis.health import Check, CheckOptions
-from mcp_chassis.limits.limiter import Limiter, ToolRules, misnamed, rules_of
-from mcp_chassis.limits.turnstile import Turnstile
+from mcp_chassis.limiter import Limiter, ToolRules, misnamed, rules_of
 from mcp_chassis.messages import Messages
+from mcp_chassis.places import Turnstile
 from mcp_chassis.policy import Declared, ToolPolicy, check_name, policy_of, too_long
+from mcp_chassis.registration import harden, identity_of, import_tools, register_ping, supply_caller
 from mcp_chassis.request import Caller
 from mcp_chassis.settings import Settings
 from mcp_chassis.state.store import Store
@@ -53,6 +51,7 @@ if TYPE_CHECKING:
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 _METHODS_OF_THE_SPECIFICATION = SPEC_CLIENT_METHODS | SPEC_CLIENT_NOTIFICATION_METHODS
+_NO_DATABASE = "needs the answer postgres and its libraries: copier update --data database=postgres, and `refresh`"
 _CACHED = ("server/discover", "tools/list", "prompts/list", "resources/list", "resources/templates/list")
 
 
@@ -99,7 +98,7 @@ class Server(ContractServer):
         # The SDK's spans carry the caller's text in their names and exception texts in their events (O2).
         inner = [layer for layer in self.middleware if not isinstance(layer, OpenTelemetryMiddleware)]
         self.middleware[:] = [Messages(self.has_tool, self._has_method), *inner]
-        ping.register(self)
+        register_ping(self)
 
     def has_tool(self, name: str) -> bool:
         """Tell whether `name` is a tool of this server; any other name is the caller's text."""
@@ -243,8 +242,10 @@ class Server(ContractServer):
 
     def database(self) -> Database:
         """Return the database of `MCP_DATABASE_URL`, checked by `/health` and closed at the end; needs an extra."""
-        from mcp_chassis.database import Database
-
+        try:
+            from mcp_chassis.database import Database
+        except ModuleNotFoundError as error:
+            raise ConfigurationError([Problem("server.database()", None, _NO_DATABASE)]) from error
         if self._database is None:
             self._database = Database()
             self.check("database", self._database.ask)

@@ -14,11 +14,10 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from pydantic_settings import NoDecode, SettingsConfigDict
 
-from mcp_chassis import forms
-from mcp_chassis.conflicts import conflicts_of
+from mcp_chassis import forms, policy
 from mcp_chassis.environment import EnvironmentSettings, Problem
-from mcp_chassis.limits import rates
-from mcp_chassis.limits.rates import Rate
+from mcp_chassis.forms import conflicts_of
+from mcp_chassis.policy import Rate
 
 _SECONDS_A_DAY = 86_400
 _DRAIN_MARGIN = 5.0
@@ -102,10 +101,10 @@ class Settings(EnvironmentSettings):
     )
     max_sessions: int = Field(1000, ge=1, le=100_000, description="Open sessions of the handshake era at one time")
     max_sessions_per_caller: int = Field(100, ge=1, le=100_000, description="Open sessions of one caller at one time")
-    session_limit: Annotated[Rate, BeforeValidator(rates.rate_per_minute)] = Field(
+    session_limit: Annotated[Rate, BeforeValidator(policy.rate_per_minute)] = Field(
         Rate(300, 60, per=60), description="Sessions that one client address may open: a minute, and at once"
     )
-    session_limit_per_caller: Annotated[Rate, BeforeValidator(rates.rate_per_minute)] = Field(
+    session_limit_per_caller: Annotated[Rate, BeforeValidator(policy.rate_per_minute)] = Field(
         Rate(60, 20, per=60), description="Sessions that one caller may open: a minute, and at once"
     )
     session_idle_timeout: float = Field(
@@ -150,13 +149,13 @@ class Settings(EnvironmentSettings):
     max_streams_per_caller: int = Field(100, ge=1, le=100_000, description="Of these, one caller's")
     max_calls: int = Field(500, ge=1, le=100_000, description="Tool calls running at one time; none waits for a place")
     max_calls_per_caller: int = Field(100, ge=1, le=100_000, description="Of these, one caller's")
-    caller_limit: Annotated[Rate, BeforeValidator(rates.rate)] = Field(
+    caller_limit: Annotated[Rate, BeforeValidator(policy.rate)] = Field(
         Rate(50, 50), description="Requests of one caller, whatever they ask for: a second, and at once"
     )
-    global_limit: Annotated[Rate, BeforeValidator(rates.rate)] | None = Field(
+    global_limit: Annotated[Rate, BeforeValidator(policy.rate)] | None = Field(
         None, description="Tool calls of all callers together: a second, and at once; by default unlimited"
     )
-    tool_limit: Annotated[Rate, BeforeValidator(rates.rate)] = Field(
+    tool_limit: Annotated[Rate, BeforeValidator(policy.rate)] = Field(
         Rate(20, 5), description="Calls of one caller to one tool that declares no limit: a second, and at once"
     )
     tool_limits: Annotated[_List, AfterValidator(forms.tool_limits)] = Field(

@@ -10,7 +10,7 @@ import anyio
 from mcp.server.mcpserver import Context
 
 from mcp_chassis import downstream
-from mcp_chassis.limits.breaker import Breaker
+from mcp_chassis.downstream import Breaker
 
 from ..server import server
 

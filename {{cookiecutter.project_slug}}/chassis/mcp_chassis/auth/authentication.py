@@ -11,7 +11,7 @@ from typing import Final, Literal
 import httpx2
 from starlette.types import Scope
 
-from mcp_chassis.auth import certificates, keys
+from mcp_chassis.auth import assertions, keys
 from mcp_chassis.auth.challenge import METADATA_PATH, Challenge
 from mcp_chassis.auth.keys import FileKeyring, Keyring, StoreKeyring, UnreadableKeyring
 from mcp_chassis.auth.tokens import InvalidToken, Issuer, IssuerUnavailable, TokenRules, Tokens
@@ -111,7 +111,7 @@ def _tokens(settings: Settings, client: httpx2.AsyncClient) -> Tokens:
 
 def _certificate(settings: Settings) -> Callable[[str], Caller]:
     return partial(
-        certificates.caller_of,
+        assertions.caller_of,
         tenant_attribute=settings.mtls_tenant_attribute,
         scopes=frozenset(settings.mtls_scopes),
     )
@@ -121,6 +121,7 @@ Credentials = Sequence[tuple[Kind, str]]
 """The names under which a credential can be revoked."""
 
 _LONGEST_TOKEN: Final = 8192
+_SUBJECT: Final = assertions.SUBJECT_HEADER.encode("ascii")
 
 
 class Authentication:
@@ -156,7 +157,9 @@ class Authentication:
             Refused: 401 if nothing is proven, 503 if it cannot be judged.
         """
         bearer = self._single(scope, b"authorization")
-        subject = self._single(scope, certificates.HEADER.encode("ascii")) if self._certificate is not None else None
+        subject = (
+            self._single(scope, assertions.SUBJECT_HEADER.encode("ascii")) if self._certificate is not None else None
+        )
         if bearer is not None:
             caller, credentials = await self._by_bearer(self._token(bearer))
         elif subject is not None:
@@ -219,7 +222,7 @@ class Authentication:
     def _by_certificate(self, subject: bytes) -> tuple[Caller, Credentials]:
         try:
             if self._certificate is None:
-                raise certificates.InvalidSubject
+                raise assertions.InvalidSubject
             return self._certificate(subject.decode("utf-8")), []
-        except (certificates.InvalidSubject, UnicodeDecodeError):
+        except (assertions.InvalidSubject, UnicodeDecodeError):
             raise self._challenge.unauthenticated("malformed_subject") from None

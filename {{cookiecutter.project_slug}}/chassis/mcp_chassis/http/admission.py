@@ -17,8 +17,8 @@ from mcp_chassis.auth.challenge import Challenge
 from mcp_chassis.errors import wait_words
 from mcp_chassis.http.ownership import handshake_era
 from mcp_chassis.http.refusal import Refused, place_for
-from mcp_chassis.limits.limiter import Entry, Limiter
-from mcp_chassis.limits.places import Places
+from mcp_chassis.limiter import Entry, Limiter
+from mcp_chassis.places import Places
 from mcp_chassis.request import Caller, Message, Request
 from mcp_chassis.state.store import SECOND, Decision, StoreDown
 

@@ -18,7 +18,7 @@ from starlette.types import Message as Event
 
 from mcp_chassis import request as requests
 from mcp_chassis.http.refusal import Refused
-from mcp_chassis.limits.limiter import Entry
+from mcp_chassis.limiter import Entry
 from mcp_chassis.request import Message, Request
 
 _DEEPEST: Final = 64

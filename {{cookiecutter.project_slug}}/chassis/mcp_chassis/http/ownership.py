@@ -22,7 +22,7 @@ from mcp_chassis import request as requests
 from mcp_chassis.http.forwarding import Forwarding
 from mcp_chassis.http.negotiation import send_inside
 from mcp_chassis.http.refusal import Refused, place_for
-from mcp_chassis.limits.places import Places
+from mcp_chassis.places import Places
 from mcp_chassis.request import Caller, Request
 from mcp_chassis.telemetry.logging import log
 from mcp_chassis.telemetry.metrics import ACTIVE_SESSIONS

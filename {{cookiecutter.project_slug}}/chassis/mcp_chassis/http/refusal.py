@@ -11,7 +11,7 @@ from starlette.types import Send
 
 from mcp_chassis import request as requests
 from mcp_chassis.errors import REFUSED, retry_meta
-from mcp_chassis.limits.places import Full, Place, Places
+from mcp_chassis.places import Full, Place, Places
 from mcp_chassis.request import Caller
 from mcp_chassis.telemetry.logging import log
 from mcp_chassis.telemetry.metrics import REFUSALS

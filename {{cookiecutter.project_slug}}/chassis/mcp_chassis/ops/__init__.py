@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 import typer
 
-from mcp_chassis.ops.database import database_commands
 from mcp_chassis.ops.keys import key_commands, token_commands
 from mcp_chassis.ops.limits import add_limits, suspension_commands
 from mcp_chassis.server import Server
@@ -12,10 +13,14 @@ from mcp_chassis.server import Server
 
 def ops_commands(server: Server) -> typer.Typer:
     """Return the `ops` group of `server`'s command line."""
-    app = typer.Typer(help="Operate the server: keys, tokens, limits, suspensions, database.", no_args_is_help=True)
+    app = typer.Typer(help="Operate the server: keys, tokens, limits, suspensions.", no_args_is_help=True)
     app.add_typer(key_commands(server), name="keys")
     app.add_typer(token_commands(server), name="tokens")
     add_limits(app, server)
-    app.add_typer(database_commands(server), name="db")
+    # The module is there where the answer is postgres.
+    if find_spec("mcp_chassis.ops.database") is not None:
+        from mcp_chassis.ops.database import database_commands
+
+        app.add_typer(database_commands(server), name="db")
     app.add_typer(suspension_commands(server), name="suspensions")
     return app

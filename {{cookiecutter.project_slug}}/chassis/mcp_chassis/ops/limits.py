@@ -13,9 +13,9 @@ import typer
 from pydantic import BaseModel, ValidationError
 from pydantic_core import to_json
 
-from mcp_chassis.limits.limiter import CONDUCT
-from mcp_chassis.limits.rates import Rate
+from mcp_chassis.limiter import CONDUCT
 from mcp_chassis.ops.running import NO_STORE, Impossible, run, tell
+from mcp_chassis.policy import Rate
 from mcp_chassis.server import Server
 from mcp_chassis.settings import Settings
 from mcp_chassis.state.store import SECOND, Store

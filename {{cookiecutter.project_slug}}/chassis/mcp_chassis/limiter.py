@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Final, Literal, get_args
 
 from pydantic_core import to_json
 
+from mcp_chassis import policy
 from mcp_chassis.environment import Problem
-from mcp_chassis.limits import rates
-from mcp_chassis.limits.rates import Rate
+from mcp_chassis.policy import Rate
 from mcp_chassis.request import Caller
 from mcp_chassis.state.memory import MemoryStore
 from mcp_chassis.state.store import SECOND, Bucket, Budget, Conduct, Decision, Escalation, Limit, Store, StoreDown
@@ -59,9 +59,9 @@ def rules_of(settings: Settings, policies: Mapping[str, ToolPolicy]) -> Rules:
         settings: The server's settings.
         policies: What tools declare, by name.
     """
-    limits = rates.by_name(settings.tool_limits, rates.rate)
-    budgets = rates.by_name(settings.tool_budgets, rates.count)
-    concurrency = rates.by_name(settings.tool_concurrency, rates.count)
+    limits = policy.by_name(settings.tool_limits, policy.rate)
+    budgets = policy.by_name(settings.tool_budgets, policy.count)
+    concurrency = policy.by_name(settings.tool_concurrency, policy.count)
     tools = {
         name: ToolRules(
             limit=limits.get(name) or policy.limit or settings.tool_limit,
@@ -92,9 +92,9 @@ def misnamed(policies: Mapping[str, ToolPolicy], settings: Settings) -> list[Pro
     """Return the limits in settings that fit no tool: a limit nobody obeys is worse than none."""
     found = []
     given = {
-        "MCP_TOOL_LIMITS": rates.by_name(settings.tool_limits, str),
-        "MCP_TOOL_BUDGETS": rates.by_name(settings.tool_budgets, str),
-        "MCP_TOOL_CONCURRENCY": rates.by_name(settings.tool_concurrency, str),
+        "MCP_TOOL_LIMITS": policy.by_name(settings.tool_limits, str),
+        "MCP_TOOL_BUDGETS": policy.by_name(settings.tool_budgets, str),
+        "MCP_TOOL_CONCURRENCY": policy.by_name(settings.tool_concurrency, str),
     }
     for variable, values in given.items():
         for name, value in values.items():

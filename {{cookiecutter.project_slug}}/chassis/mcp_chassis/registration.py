@@ -1,4 +1,4 @@
-"""Arguments are checked against the published schema, exactly (E4).
+"""What becomes of a tool on its way into a server: found, checked by its schema, supplied with its caller (S1, E4).
 
 The SDK ignores unknown arguments, turns `"5"` into 5 and parses strings as JSON. A model that sends the wrong thing
 then never learns it, so a call either fits the schema or is refused with the field and the rule.
@@ -6,19 +6,107 @@ then never learns it, so a call either fits the schema or is refused with the fi
 
 from __future__ import annotations
 
+import importlib
 import inspect
+import pkgutil
+import traceback
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any, get_args, get_type_hints
+from importlib import metadata
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Annotated, Any, get_args, get_type_hints
 
+import anyio
 import anyio.to_thread
+from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.tools import Tool
 from mcp.server.mcpserver.utilities.func_metadata import ArgModelBase, FuncMetadata
-from pydantic import ConfigDict, ValidationError
+from mcp_types import ToolAnnotations
+from pydantic import ConfigDict, Field, ValidationError
 from pydantic_core import to_json
 
 from mcp_chassis import request as requests
+from mcp_chassis.environment import ConfigurationError, Problem
 from mcp_chassis.request import Caller
+
+if TYPE_CHECKING:
+    from mcp_chassis.server import Server
+
+
+def import_tools(package: ModuleType) -> None:
+    """Import all modules of `package`, subpackages included.
+
+    Raises:
+        ConfigurationError: If one fails, or a folder would be passed over in silence.
+    """
+    folders = [Path(folder) for folder in package.__path__]
+    problems = [
+        Problem(str(_shown(path.parent, folder)), None, "holds modules and no __init__.py, so nothing would serve them")
+        for folder in folders
+        for path in sorted(folder.rglob("*.py"))
+        if path.parent != folder and not (path.parent / "__init__.py").is_file()
+    ]
+    for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}.", onerror=lambda _name: None):
+        try:
+            importlib.import_module(found.name)
+        except ConfigurationError:
+            raise
+        except Exception as error:
+            problems.append(_problem(error, folders[0]))
+    if problems:
+        raise ConfigurationError(list(dict.fromkeys(problems)))
+
+
+def _problem(error: Exception, folder: Path) -> Problem:
+    """Name the author's line: the last one of the failure that is theirs."""
+    if isinstance(error, SyntaxError) and error.filename is not None:
+        return Problem(f"{_shown(Path(error.filename), folder)}:{error.lineno}", None, f"SyntaxError: {error.msg}")
+    frames = traceback.extract_tb(error.__traceback__)
+    source = folder.parent
+    own = [frame for frame in frames if Path(frame.filename).is_relative_to(source)]
+    last = (own or list(frames))[-1]
+    return Problem(f"{_shown(Path(last.filename), folder)}:{last.lineno}", None, f"{type(error).__name__}: {error}")
+
+
+def _shown(path: Path, folder: Path) -> Path:
+    """Return a path as it is called inside the project."""
+    source = folder.parent.parent
+    return path.relative_to(source) if path.is_relative_to(source) else path
+
+
+def identity_of(name: str | None, package: str | None) -> tuple[str, str, str | None]:
+    """Return the name, version and summary to tell clients.
+
+    Raises:
+        ValueError: If there is neither a name nor a package to take it from.
+    """
+    if package is None:
+        if name is None:
+            raise ValueError('give the server a name, Server("notes"), or its tools, Server(tools=tools)')
+        return name, "0", None
+    found = metadata.metadata(package)
+    return name or found["Name"], found["Version"], found["Summary"]
+
+
+PING = "ping"
+
+
+async def ping(
+    context: Context,
+    steps: Annotated[int, Field(ge=0, le=20, description="Progress events to send before the answer")] = 0,
+    interval: Annotated[float, Field(ge=0, le=5, description="Seconds between two of them")] = 0.2,
+) -> str:
+    """Answer "pong". With steps, report progress first, so that a probe can see events arrive one by one."""
+    for step in range(1, steps + 1):
+        await context.report_progress(step, steps)
+        await anyio.sleep(interval)
+    return "pong"
+
+
+def register_ping(server: Server) -> None:
+    """Give `server` its ping tool."""
+    server.add_tool(ping, PING, annotations=ToolAnnotations(read_only_hint=True, open_world_hint=False))
 
 
 class StrictArguments(FuncMetadata):

@@ -1,1 +1,0 @@
-"""How much a caller may do, and what happens when it does not stop."""
