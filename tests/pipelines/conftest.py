@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -53,10 +53,10 @@ class Repository:
         return {**os.environ, "PATH": os.pathsep.join(path), "HOME": str(self.project.parent)}
 
     def github(self, workflow: str, **more: str) -> dict[str, Job]:
-        """Run a workflow of GitHub's, for the tag, and return what each job did."""
-        variables = self.variables() | {"GITHUB_REF_NAME": self.tag, "GITHUB_SHA": self.git("rev-parse", "HEAD")} | more
+        """Run a workflow of GitHub's, for the tag, and return what each job did; `more` wins over its variables."""
+        variables = self.variables() | {"GITHUB_REF_NAME": self.tag, "GITHUB_SHA": self.git("rev-parse", "HEAD")}
         context: dict[str, Any] = {"secrets": self.secrets, "vars": {"PRODUCTION_PROBE": "on"}}
-        return Workflow(self.project, workflow, variables, **context).run()
+        return Workflow(self.project, workflow, variables, more, **context).run()
 
     def gitlab(self, job: str, **more: str) -> tuple[int, str]:
         """Run one job of GitLab's, and return its exit code and what it said."""
@@ -86,13 +86,13 @@ class Repository:
 
 @pytest.fixture
 def repository(tmp_path: Path) -> Callable[..., Repository]:
-    """Return a maker of repositories, by the answers of a render."""
+    """Return a maker of repositories, by the answers of a render; `real` names programs that need no stand-in."""
 
-    def make(*answers: tuple[str, str], source: Path | None = None) -> Repository:
+    def make(*answers: tuple[str, str], source: Path | None = None, real: Collection[str] = ()) -> Repository:
         project, remote = tmp_path / "project", tmp_path / "remote.git"
         chosen: Answers = answers
         shutil.copytree(source or by_copier(chosen), project)
-        made = Repository(project, remote, StandIns(tmp_path / "stand-ins"))
+        made = Repository(project, remote, StandIns(tmp_path / "stand-ins", real))
         succeed("git", "init", "--quiet", "--bare", "--initial-branch=main", remote, cwd=tmp_path)
         made.git("init", "--quiet", "--initial-branch=main")
         made.git("remote", "add", "origin", str(remote))

@@ -67,13 +67,21 @@ class Workflow:
         project: A rendered project; steps change it.
         name: The file below `.github/workflows`.
         variables: The environment of the runner, `PATH` with the stand-ins included.
+        overrides: Variables that win over those of the workflow, such as another `PUBLIC_URL`.
         contexts: `secrets`, `vars` and more of `github`.
     """
 
-    def __init__(self, project: Path, name: str, variables: Mapping[str, str], **contexts: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        project: Path,
+        name: str,
+        variables: Mapping[str, str],
+        overrides: Mapping[str, str],
+        **contexts: Mapping[str, str],
+    ) -> None:
         text = (project / ".github/workflows" / f"{name}.yaml").read_text(encoding="utf-8")
         self.document: dict[str, Any] = yaml.safe_load(text)
-        self._project = project
+        self._project, self._overrides = project, overrides
         self._temporary = project.parent / f"{project.name}-runner"
         self._temporary.mkdir(exist_ok=True)
         github = {"actor": "someone", "token": "the-workflows-own", **contexts.pop("github", {})}
@@ -100,7 +108,7 @@ class Workflow:
 
     def _run_job(self, job: Mapping[str, Any], contexts: Mapping[str, Any]) -> Job:
         done = Job()
-        variables = {**self._variables, **self.document.get("env", {}), **job.get("env", {})}
+        variables = {**self._variables, **self.document.get("env", {}), **job.get("env", {}), **self._overrides}
         steps: dict[str, dict[str, Any]] = {}
         context = {**contexts, "steps": steps, "env": variables}
         for number, step in enumerate(job["steps"]):
