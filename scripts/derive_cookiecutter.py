@@ -38,10 +38,13 @@ def prompt(question: dict[str, Any]) -> str | dict[str, str]:
     return {"__prompt__": question["help"]} | {value: label for label, value in choices.items()}
 
 
-def default(question: dict[str, Any], names: Iterable[str]) -> str | list[str]:
-    """Return cookiecutter's default: an expression, or the choices with the default in front."""
+def default(question: dict[str, Any], names: Iterable[str]) -> str | list[str] | dict[str, Any]:
+    """Return cookiecutter's default: an expression, the choices with the default in front, or a mapping."""
     if "choices" in question:
         return sorted(question["choices"].values(), key=lambda value: value != question["default"])
+    if question["type"] == "yaml":
+        mapping: dict[str, Any] = yaml.safe_load(question["default"])
+        return mapping
     return qualified(question["default"], names)
 
 

@@ -94,8 +94,9 @@ def only(objects: Iterable[Object], kind: str) -> Object:
 def pods(objects: Iterable[Object]) -> Iterator[tuple[str, Object]]:
     """Return each pod that the objects make, by the name of its owner."""
     for one in objects:
-        if one["kind"] in ("Deployment", "Job"):
-            yield f"{one['kind']}/{one['metadata']['name']}", one["spec"]["template"]["spec"]
+        if one["kind"] in ("Deployment", "Job", "CronJob"):
+            template = (one["spec"]["jobTemplate"] if one["kind"] == "CronJob" else one)["spec"]["template"]
+            yield f"{one['kind']}/{one['metadata']['name']}", template["spec"]
 
 
 def containers(pod: Object) -> list[Object]:

@@ -48,7 +48,7 @@ def edge_images(images: Images) -> Images:
 
 def objects(edge: str) -> list[Object]:
     """Return the build of a user who named an image, lets callers call at will, and gives a busy Redis time."""
-    image = replaced("kustomization.yaml", "newTag: 0.1.0", "newTag: dev")
+    image = replaced("image/kustomization.yaml", "newTag: 0.1.0", "newTag: dev")
     setting = "- MCP_EXPOSURE=internal\n"
     more = "".join(f"      - {one}\n" for one in ("MCP_TOOL_LIMITS=countdown=500/500", "MCP_STATE_TIMEOUT=2"))
     return parse(edited((("edge", edge),), image, replaced("kustomization.yaml", setting, setting + more)))

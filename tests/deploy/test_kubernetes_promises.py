@@ -152,7 +152,8 @@ def test_D5_pods_stay_within_the_restricted_profile(answers: Answers) -> None:
     objects = parse(production(answers))
     found = dict(pods(objects))
 
-    assert len(found) == (2 if dict(answers)["database"] == "postgres" else 1)
+    given = dict(answers)
+    assert len(found) == 1 + (given["database"] == "postgres") + (given["delivery"] == "gitops")
     for name, pod in found.items():
         security = pod["securityContext"]
         assert (security["runAsNonRoot"], security["runAsUser"]) == (True, 10001), name
@@ -216,8 +217,8 @@ def test_M4_overlay_is_yours_and_the_rest_is_not() -> None:
     yours = {str(name) for name in names if is_yours(str(name))}
 
     assert yours == {str(name) for name in names if "overlays" in name.parts}
-    assert len(yours) <= 4
-    assert len(names) - len(yours) <= 9
+    assert len(yours) <= 5
+    assert len(names) - len(yours) <= 11
 
 
 @pytest.mark.parametrize("answers", [(("edge", edge),) for edge in (*EDGES, "mesh")], ids=str)

@@ -39,23 +39,52 @@ AWKWARD: Answers = (
     ("organisation", "io.github.Acme-Corp"),
     ("public_url", "https://n0.a-b.example.co.uk"),
     ("tool_timeout", "3600"),
+    (
+        "team",
+        "{image_base: 'reg.example.com:5000/a/b_c:1@sha256:0f', image_registry: 'reg.example.com:5000/a/b_c',"
+        " namespace: n-1, package_index: 'https://p.example.com:8443/~a/simple/', runner: L_1.x,"
+        " labels: {example.com/cost-centre: '7', truth: 'on', owner: A_b.c}}",
+    ),
 )
 """Every character class that validators let through and that a format could stumble over."""
 
+REGISTRIES = ("none", "public", "https://registry.example.com:8443")
+"""Answers of a question without choices that decide what is rendered nonetheless."""
 
-def matrix() -> list[Answers]:
-    """Return the product of every choice question, with plain and with awkward answers."""
-    choices = [
-        [(name, value) for value in question["choices"].values()]
-        for name, question in QUESTIONS.items()
-        if "choices" in question
-    ]
-    return [(*chosen, *texts) for chosen in itertools.product(*choices) for texts in ((), AWKWARD)]
+
+def options() -> dict[str, list[Answers]]:
+    """Map each thing that varies in the matrix to its values: choices, registries, and plain or awkward texts."""
+    values = {name: list(question["choices"].values()) for name, question in QUESTIONS.items() if "choices" in question}
+    values["registry"] = list(REGISTRIES)
+    varied: dict[str, list[Answers]] = {name: [((name, one),) for one in ones] for name, ones in values.items()}
+    return varied | {"texts": [(), AWKWARD]}
+
+
+@functools.cache
+def matrix() -> tuple[Answers, ...]:
+    """Return sets of answers in which each two values of two options meet at least once, found greedily.
+
+    The whole product would be hundreds of renders, and no file depends on three answers.
+    """
+    product = list(itertools.product(*options().values()))
+    pairs = {row: set(itertools.combinations(enumerate(row), 2)) for row in product}
+    missing, chosen = set[Any]().union(*pairs.values()), []
+    while missing:
+        best = max(product, key=lambda row: len(pairs[row] & missing))
+        missing -= pairs[best]
+        chosen.append(tuple(itertools.chain(*best)))
+    return tuple(chosen)
 
 
 def label(answers: Answers) -> str:
     """Return a readable test id; the slug is the sign of awkward answers."""
-    return ",".join(value for name, value in answers if name == "project_slug" or "choices" in QUESTIONS[name])
+    shown = ("project_slug", *(name for name in options() if name != "texts"))
+    return ",".join(value.removeprefix("https://") for name, value in answers if name in shown)
+
+
+def native(answers: Answers) -> dict[str, Any]:
+    """Return the answers in the types of their questions; a mapping is written as YAML in a test."""
+    return {name: yaml.safe_load(value) if QUESTIONS[name]["type"] == "yaml" else value for name, value in answers}
 
 
 @functools.cache
@@ -135,7 +164,7 @@ def render_by_cookiecutter(source: Path, parent: Path, answers: Answers) -> Path
     made = cookiecutter(
         str(source),
         no_input=True,
-        extra_context=dict(answers),
+        extra_context=native(answers),  # from the command line it takes texts alone, copier takes YAML
         output_dir=str(parent),
         config_file=os.environ["COOKIECUTTER_CONFIG"],
     )

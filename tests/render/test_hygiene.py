@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import tomllib
@@ -24,11 +25,14 @@ from tests.render.support import (
     label,
     listing,
     matrix,
+    options,
     template,
 )
 
 MOST_FILES = 110
 MOST_FILES_OF_YOURS = 25
+MORE_BY_ANSWERS, MORE_OF_YOURS_BY_ANSWERS = 12, 3
+"""What a database, a second CI system and an Argo CD may add to the default answers' files."""
 
 FORBIDDEN_ON_WINDOWS = re.compile(r'[<>:"|?*\\\x00-\x1f]|[. ]$|^(con|prn|aux|nul|com\d|lpt\d)(\.|$)', re.I)
 
@@ -123,6 +127,13 @@ def test_M1_registry_entry_fits_the_registry(answers: Answers) -> None:
 def test_M1_project_is_small_enough_to_read(answers: Answers) -> None:
     names = list(files(by_copier(answers)))
 
+    assert len(names) <= MOST_FILES + MORE_BY_ANSWERS
+    assert len([name for name in names if is_yours(name)]) <= MOST_FILES_OF_YOURS + MORE_OF_YOURS_BY_ANSWERS
+
+
+def test_M1_project_of_the_default_answers_is_small_enough_to_read() -> None:
+    names = list(files(by_copier()))
+
     assert len(names) <= MOST_FILES
     assert len([name for name in names if is_yours(name)]) <= MOST_FILES_OF_YOURS
 
@@ -154,3 +165,10 @@ def test_M1_every_choice_has_a_place_in_the_matrix() -> None:
     for name, question in QUESTIONS.items():
         for value in question.get("choices", {}).values():
             assert any((name, value) in answers for answers in matrix())
+
+
+def test_M1_each_two_values_of_two_options_meet_in_the_matrix() -> None:
+    for (_, ones), (_, others) in itertools.combinations(options().items(), 2):
+        for pair in itertools.product(ones, others):
+            wanted = {answer for part in pair for answer in part}
+            assert any(wanted <= set(answers) for answers in matrix()), pair

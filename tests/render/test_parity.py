@@ -24,6 +24,7 @@ from tests.render.support import (
     files,
     label,
     matrix,
+    native,
     render_by_cookiecutter,
     render_by_copier,
     succeed,
@@ -43,7 +44,7 @@ def test_M2_engines_render_the_same_bytes(answers: Answers) -> None:
 def test_M2_awkward_answers_arrive_unchanged() -> None:
     recorded = yaml.safe_load((by_copier(AWKWARD) / ANSWERS_FILE).read_text(encoding="utf-8"))
 
-    assert {name: recorded[name] for name, _ in AWKWARD} == dict(AWKWARD)
+    assert {name: recorded[name] for name, _ in AWKWARD} == native(AWKWARD)
 
 
 def test_M2_files_keep_their_mode_in_both_engines() -> None:

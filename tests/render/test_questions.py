@@ -20,6 +20,7 @@ from tests.render.support import (
     TEMPLATE,
     by_copier,
     files,
+    native,
     render_by_cookiecutter,
     render_by_copier,
     run,
@@ -83,6 +84,31 @@ BAD = [
     ("tool_timeout", "0120", "120"),
     ("edge", "apache", "nginx"),
     ("database", "sqlite", "postgres"),
+    ("delivery", "helm", "gitops"),
+    ("ci", "jenkins", "gitlab"),
+    ("registry", "private", "https://mcp-registry.example.com"),
+    ("registry", "http://mcp-registry.example.com", "https://mcp-registry.example.com"),
+    ("registry", "https://mcp-registry.example.com/v0", "https://mcp-registry.example.com"),
+    ("registry", "https://someone@mcp-registry.example.com", "https://mcp-registry.example.com"),
+    ("registry", "", "https://mcp-registry.example.com"),
+    ("team", "linux-large", "{runner: linux-large}"),
+    ("team", "[runner]", "{runner: linux-large}"),
+    ("team", "{runners: linux-large}", "{runner: linux-large}"),
+    ("team", "{runner: [self-hosted, linux]}", "{runner: linux-large}"),
+    ("team", "{runner: 'linux large'}", "{runner: linux-large}"),
+    ("team", "{runner: '{x}'}", "{runner: linux-large}"),
+    ("team", "{runner: 'x\n'}", "{runner: linux-large}"),
+    ("team", "{image_registry: 'https://registry.example.com'}", "{image_registry: registry.example.com/notes}"),
+    ("team", "{image_registry: registry.example.com/}", "{image_registry: registry.example.com/notes}"),
+    ("team", "{image_base: 'python 3'}", "{image_base: python:3.13-slim-trixie}"),
+    ("team", "{namespace: Notes}", "{namespace: notes}"),
+    ("team", "{package_index: 'http://p.example.com'}", '{package_index: "https://packages.example.com/simple"}'),
+    ("team", "{package_index: 'https://u:p@p.example.com'}", '{package_index: "https://packages.example.com/simple"}'),
+    ("team", "{labels: payments}", "{labels: {cost-centre: payments}}"),
+    ("team", "{labels: {cost centre: payments}}", "{labels: {cost-centre: payments}}"),
+    ("team", "{labels: {'true': payments}}", "{labels: {cost-centre: payments}}"),
+    ("team", "{labels: {'7': payments}}", "{labels: {cost-centre: payments}}"),
+    ("team", "{labels: {app.kubernetes.io/name: other}}", "{labels: {cost-centre: payments}}"),
 ]
 
 GOOD = [
@@ -101,6 +127,11 @@ GOOD = [
     ("public_url", "https://a.b-c.example.co.uk"),
     ("tool_timeout", "1"),
     ("tool_timeout", "3600"),
+    ("registry", "https://mcp.example.com:8443"),
+    ("team", "{}"),
+    ("team", "{labels: {}}"),
+    ("team", "{runner: self-hosted, labels: {truth: 'yes', a: '0'}}"),
+    ("team", "{image_registry: 'localhost:5000', namespace: n}"),
 ]
 
 
@@ -143,6 +174,12 @@ def test_M1_answer_at_the_edge_is_accepted_by_both_engines(name: str, answer: st
     assert ours == theirs
 
 
+@pytest.mark.parametrize("answer", ["{runner: 5}", "{labels: {cost-centre: 7}}", "{labels: {true: on}}"])
+def test_M5_copier_wants_texts_where_cookiecutter_makes_them(answer: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="'team': "):
+        render_by_copier(template(), tmp_path / "project", (("team", answer),))
+
+
 def test_M1_each_example_in_a_refusal_works() -> None:
     refused = {name for name, _, _ in BAD}
 
@@ -156,7 +193,7 @@ def problem(name: str, answer: str) -> str:
     environment = Environment()
     environment.filters["regex_search"] = lambda value, pattern: getattr(re.search(pattern, value), "group", str)()
     rule = environment.from_string(QUESTIONS[name].get("validator", ""))
-    return rule.render({name: answer}).strip()
+    return rule.render(native(((name, answer),))).strip()
 
 
 def test_M1_at_most_twelve_questions_each_with_default_and_consequence() -> None:
@@ -171,6 +208,27 @@ def test_M1_validators_use_their_own_answer_only() -> None:
     for name, question in QUESTIONS.items():
         tree = Environment(extensions=[]).parse(question.get("validator", "").replace("| regex_search", "| replace"))
         assert meta.find_undeclared_variables(tree) <= {name}
+
+
+def test_M5_refusal_of_an_unknown_key_lists_every_known_one() -> None:
+    message = problem("team", "{runners: linux-large}")
+
+    rule = QUESTIONS["team"]["validator"]
+    known = {*re.findall(r"'(\w+)': '\^", rule), *re.findall(r"key == '(\w+)'", rule)}
+    assert len(known) == 6
+    assert known <= set(re.findall(r"\w+", message.replace("runners is", "")))
+
+
+def test_M5_every_key_of_a_team_is_used_by_a_file() -> None:
+    keys = set(re.findall(r"'(\w+)': '\^|key == '(\w+)'", QUESTIONS["team"]["validator"]))
+    used = {
+        key
+        for path in (template() / TEMPLATE).rglob("*")
+        if path.is_file()
+        for key in re.findall(rb"cookiecutter\.team\.(\w+)", path.read_bytes())
+    }
+
+    assert {key.decode() for key in used} == {one or other for one, other in keys}
 
 
 def test_M1_template_runs_no_code_of_its_own() -> None:

@@ -32,10 +32,14 @@ ANSWERS = ("project_name=Zoë's Notes: #1", "tool_timeout=300", "edge=mesh")
 YOURS = [
     ".gitattributes",
     ".gitignore",
+    ".gitlab-ci.yml",
     "README.md",
     "deploy/caddy/conf.d/own.caddy",
     "deploy/nginx/conf.d/own.conf",
+    "deploy/base.Dockerfile",
+    "deploy/kubernetes/overlays/production/image/kustomization.yaml",
     "pyproject.toml",
+    "renovate.json",
     "server.json",
     "src/acme_notes/server.py",
     "src/acme_notes/tools/notes.py",
@@ -43,8 +47,8 @@ YOURS = [
 ]
 NOT_YOURS = [
     ".copier-answers.yml",
-    ".github/workflows/ci.yml",
-    "chassis/pyproject.toml",
+    ".github/workflows/ci.yaml",
+    ".gitlab/chassis.yml",
     "chassis/pyproject.toml",
     "chassis/gate/tests/test_gate.py",
     "chassis/mcp_chassis/src/server.py",
