@@ -50,7 +50,7 @@ def stub() -> Iterator[StubServer]:
 @pytest.fixture(scope="module", params=CONFIGS)
 def guarded(request: pytest.FixtureRequest, stub: StubServer, authority: Authority) -> Iterator[Edge]:
     """An edge that asks for certificates, in front of a stub."""
-    drop_ins = examples(request.param, "clients")
+    drop_ins = clients(request.param)
     with running(request.param, stub.port, drop_ins=drop_ins, client_ca=authority.file) as edge:
         yield edge
 
@@ -85,7 +85,7 @@ class Guarded:
 @pytest.fixture(scope="module", params=CONFIGS)
 def real(request: pytest.FixtureRequest, project: Project, authority: Authority) -> Iterator[Guarded]:
     given = {"MCP_AUTH": "mtls", "MCP_MTLS_SCOPES": "notes:read", "MCP_MTLS_TENANT_ATTRIBUTE": "O"}
-    drop_ins = examples(request.param, "clients")
+    drop_ins = clients(request.param)
     with (
         ServerProcess(project, given=given) as server,
         running(request.param, urlsplit(server.url).port or 0, drop_ins=drop_ins, client_ca=authority.file) as edge,
@@ -99,6 +99,11 @@ def refused(edge: Edge, identity: Path | None) -> bool:
         return edge.request("POST", "/mcp", body=b"", on=edge.connect(identity=identity)).status == 400
     except (ssl.SSLError, ConnectionError, http.client.RemoteDisconnected):
         return True
+
+
+def clients(name: str) -> dict[str, str]:
+    """Return the drop-in that the page shows."""
+    return examples(name, "clients")
 
 
 def until(fulfilled: Callable[[], bool]) -> None:
@@ -195,7 +200,7 @@ def test_A6_client_without_a_valid_certificate_is_refused(
 def test_A6_certificates_may_be_one_way_of_several(
     name: str, stub: StubServer, authority: Authority, tmp_path: Path
 ) -> None:
-    drop_ins = {file: text.replace(*OPTIONAL[name]) for file, text in examples(name, "clients").items()}
+    drop_ins = {file: text.replace(*OPTIONAL[name]) for file, text in clients(name).items()}
 
     with running(name, stub.port, drop_ins=drop_ins, client_ca=authority.file) as edge:
         outcomes = {why: refused(edge, identity) for why, identity in strangers(authority, tmp_path).items()}
@@ -208,10 +213,41 @@ def test_A6_certificates_may_be_one_way_of_several(
     assert len(agent.seen("X-Client-Subject")) == 1
 
 
+def test_A6_nginx_hands_on_nobody_whom_it_did_not_verify(
+    stub: StubServer, authority: Authority, tmp_path: Path
+) -> None:
+    drop_ins = {file: text.replace("client on", "client optional_no_ca") for file, text in clients("nginx").items()}
+
+    with running("nginx", stub.port, drop_ins=drop_ins, client_ca=authority.file) as edge:
+        stranger = edge.connect(identity=Authority(tmp_path, "others").issue(AGENT))
+        answer = edge.request("POST", "/mcp", headers=FORGED, body=b"", on=stranger)
+
+    assert answer.seen("X-Client-Subject") == []
+
+
+def test_A6_host_is_the_name_of_the_handshake_where_caddy_asks_for_certificates(authority: Authority) -> None:
+    with running("caddy", 1, drop_ins=clients("caddy"), client_ca=authority.file) as edge:
+        connection = edge.connect(identity=authority.issue(AGENT))
+        answer = edge.request("POST", "/mcp", headers=[("Host", "other.example.com")], body=b"", on=connection)
+
+    assert answer.status == 421
+
+
+@pytest.mark.parametrize(("name", "subjects"), [("nginx", ["CN=root", "CN=agent-7"]), ("caddy", ["CN=root"])])
+def test_A6_subject_with_two_names(name: str, subjects: list[str], stub: StubServer, authority: Authority) -> None:
+    twice = authority.issue([(NameOID.COMMON_NAME, "agent-7"), (NameOID.COMMON_NAME, "root")])
+
+    with running(name, stub.port, drop_ins=clients(name), client_ca=authority.file) as edge:
+        answer = edge.request("POST", "/mcp", body=b"", on=edge.connect(identity=twice))
+
+    # The server refuses two; of what Caddy leaves it cannot know.
+    assert answer.seen("X-Client-Subject") == [",".join(subjects)]
+
+
 @pytest.mark.parametrize("name", CONFIGS)
 def test_A6_new_client_authority_counts_after_a_reload(name: str, stub: StubServer, tmp_path: Path) -> None:
     old, new = Authority(tmp_path, "old"), Authority(tmp_path, "new")
-    drop_ins = examples(name, "clients")
+    drop_ins = clients(name)
 
     with running(name, stub.port, drop_ins=drop_ins, client_ca=old.file) as edge:
         assert refused(edge, new.issue(AGENT))

@@ -157,6 +157,19 @@ def test_D4_running_caddy_is_not_reconfigured(tmp_path: Path) -> None:
     assert adapted(render(tmp_path))["admin"] == {"disabled": True, "config": {"persist": False}}
 
 
+def test_D3_D4_duties_on_the_page_are_what_the_files_say(tmp_path: Path) -> None:
+    folder = render(tmp_path)
+    page = (TEMPLATE.parents[1] / "docs" / "edges.md").read_text()
+    table = page.partition("## The duties")[2].partition("```")[0]
+    rows = [line.split("|")[3:5] for line in table.splitlines() if line.startswith("| ")][1:]
+
+    for column, name in enumerate(CONFIGS):
+        files = "".join(path.read_text() for path in (folder / name).iterdir() if path.is_file())
+        directives = [found for row in rows for found in re.findall(r"`([^`]+)`", row[column])]
+        assert len(directives) >= 18
+        assert [directive for directive in directives if directive not in files] == []
+
+
 # --- time limits ---------------------------------------------------------------------------------------------------
 
 

@@ -1,12 +1,13 @@
 """What passes both edges and what does not: routes, headers, sizes, log lines (D3, D4, O2, O3)."""
 
 import json
+import socket
 from collections.abc import Iterator
 
 import pytest
 
 from tests.live.edges import POST, Edge, free_port, running
-from tests.live.stub_server import StubServer
+from tests.live.stub_server import DEADLINE, StubServer
 
 pytestmark = pytest.mark.xdist_group("edges")
 
@@ -43,7 +44,18 @@ def test_D3_D4_public_routes_reach_the_server_as_they_are(path: str, edge: Edge)
     [
         *INTERNAL,
         OWN,
-        *("/", "/mcp/", "/mcp/x", "/MCP", "/mcp%2f", "/mcp%00", "/mcp/../metrics", "/mcp/..%2fmetrics", "//metrics"),
+        *(
+            "/",
+            "/mcp/",
+            "/mcp/x",
+            "/MCP",
+            "/mcp%2f",
+            "/mcp%00",
+            "/mcp/../metrics",
+            "/mcp/..%2fmetrics",
+            "//metrics",
+            "//mcp",
+        ),
         *("/mcp%3f/../metrics", "/mcp;/../metrics", f"{METADATA}/", f"{METADATA}/other", "/.well-known/"),
     ],
 )
@@ -81,7 +93,7 @@ def test_D5_startup_probe_asks_the_edge_alone(name: str) -> None:
         assert edge.request("GET", "/health/ready", internal=True).status == 502
 
 
-@pytest.mark.parametrize("path", [*INTERNAL, METADATA, "/", "/mcp/", OWN])
+@pytest.mark.parametrize("path", [*INTERNAL, METADATA, "/", "/mcp/", "//mcp", OWN])
 def test_S5_replicas_reach_nothing_but_sessions(path: str, edge: Edge, stub: StubServer) -> None:
     before = len(stub.received)
 
@@ -247,3 +259,41 @@ def test_O2_error_lines_of_a_dead_server_quote_nothing_either(name: str) -> None
 
     assert answer.status == line["status"] == 502
     assert CANARY not in output
+
+
+# --- once ------------------------------------------------------------------------------------------------------
+
+
+def received(listener: socket.socket) -> socket.socket:
+    """Return a connection of the edge to the server, once a request is on it."""
+    server, _ = listener.accept()
+    server.settimeout(DEADLINE)
+    assert server.recv(65536).startswith(b"POST /mcp ")
+    return server
+
+
+@pytest.mark.parametrize("name", ["nginx", "caddy"])
+@pytest.mark.parametrize("kept", [False, True], ids=["new connection", "kept connection"])
+def test_S4_edge_never_sends_a_call_twice(name: str, kept: bool) -> None:
+    call = POST + b"Idempotency-Key: a\r\nContent-Length: 2\r\n\r\n{}"
+
+    with (
+        running(name, port := free_port()) as edge,
+        edge.connect() as client,
+        socket.create_server(("127.0.0.1", port)) as listener,
+    ):
+        listener.settimeout(DEADLINE)
+        client.sendall(call)
+        server = received(listener)
+        if kept:
+            server.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+            client.recv(65536)
+            client.sendall(call)
+            assert server.recv(65536).startswith(b"POST /mcp ")
+        server.close()  # dies in the middle of the call
+        status = client.recv(65536).split()[1]
+        listener.settimeout(0)
+
+        assert status == b"502"
+        with pytest.raises(BlockingIOError):
+            listener.accept()

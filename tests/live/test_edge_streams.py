@@ -34,7 +34,7 @@ GOOD = {"nginx": {"proxy_buffering off;": f"proxy_buffering off; {DEAF}"}, "cadd
 BAD = {"nginx": {"proxy_buffering off;": f"proxy_buffering on; {DEAF}"}, "caddy": {FLUSH: "response_buffers 1MiB"}}
 
 ROOT = Path(__file__).parents[2]
-CURL = re.compile(r"```sh\n(curl -sf .*?)```", re.DOTALL)
+CURL = re.compile(r"```sh\n(curl .*?)```", re.DOTALL)
 
 eras = pytest.mark.parametrize("era", ERAS, ids=str)
 
@@ -140,6 +140,18 @@ def test_D3_D4_curl_of_the_pages_works_through_the_edge(name: str, project: Proj
     assert [found.returncode for found in done] == [0, 0], done
     assert json.loads(done[1].stdout)["result"]["serverInfo"]["name"] == "acme-notes"
     assert without.returncode != 0
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_T4_curl_that_shows_whether_a_stream_streams(name: str, server: ServerProcess) -> None:
+    command = one_curl("docs/edges.md").replace("curl --no-buffer", "curl --no-buffer --silent --fail")
+
+    with running(name, urlsplit(server.url).port or 0) as edge:
+        url = f"https://localhost:{edge.public}/mcp"
+        done = run(command, {"URL": url, "CURL_CA_BUNDLE": str(edge.certificate), "KEY": "none is needed here"})
+
+    assert done.returncode == 0, done
+    assert done.stdout.count("notifications/progress") == 4
 
 
 def one_curl(page: str) -> str:

@@ -10,6 +10,7 @@ import anyio
 import typer
 
 from mcp_chassis import derived
+from mcp_chassis.checks.command import check_commands
 from mcp_chassis.environment import ConfigurationError
 from mcp_chassis.ops import ops_commands
 from mcp_chassis.serve import serve, serve_reloading
@@ -65,6 +66,7 @@ def application(server: Server) -> typer.Typer:
 
         _configured(run)
 
+    app.add_typer(check_commands(server), name="check")
     app.add_typer(ops_commands(server), name="ops")
 
     @app.command("refresh")

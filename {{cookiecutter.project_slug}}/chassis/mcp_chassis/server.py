@@ -182,6 +182,12 @@ class Server(ContractServer):
 
         return register
 
+    def declared_timeouts(self) -> dict[str, float]:
+        """Return the seconds that tools declare as their longest call (T8)."""
+        if self._tools_package is not None:
+            import_tools(self._tools_package)
+        return {name: policy.timeout for name, policy in self._policies.items() if policy.timeout is not None}
+
     def prepare(self, settings: Settings) -> None:
         """Import the tools and take over `settings`; a transport does it before it opens.
 

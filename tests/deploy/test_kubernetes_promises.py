@@ -1,0 +1,317 @@
+"""What the manifests promise beyond what a schema can say (T5, T8, S3, S4, D5, D6)."""
+
+from __future__ import annotations
+
+import ipaddress
+from pathlib import Path
+from typing import Final
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from mcp_chassis import Server
+from mcp_chassis.cli import application
+from tests.deploy.kubernetes_build import (
+    OVERLAY,
+    Object,
+    containers,
+    edited,
+    of_kind,
+    only,
+    parse,
+    pods,
+    production,
+    with_ingress,
+)
+from tests.render.support import Answers, by_copier, is_yours, label, matrix
+
+PRE_STOP: Final = 15
+EDGES: Final = ("nginx", "caddy")
+
+every_answer = pytest.mark.parametrize("answers", matrix(), ids=label)
+each_edge = pytest.mark.parametrize("edge", EDGES)
+each_timeout = pytest.mark.parametrize("timeout", [70, 120, 300, 3600])
+
+
+def built(**answers: str) -> list[Object]:
+    """Return the objects of a project with these answers."""
+    return parse(production(tuple(answers.items())))
+
+
+def server_pod(objects: list[Object]) -> Object:
+    """Return the `spec` of the server's pod."""
+    pod: Object = only(objects, "Deployment")["spec"]["template"]["spec"]
+    return pod
+
+
+def seconds(text: str) -> int:
+    """Read `300s`."""
+    return int(text.removesuffix("s"))
+
+
+@each_timeout
+def test_T8_one_answer_moves_every_time_limit_of_the_cluster(timeout: int) -> None:
+    answers = (("tool_timeout", str(timeout)),)
+    objects, floor = parse(production(answers)), max(300, timeout + 30)
+    pod = server_pod(objects)
+    (server,) = pod["containers"]
+
+    assert server["lifecycle"]["preStop"] == {"sleep": {"seconds": PRE_STOP}}
+    # The drain is 5 s longer than the longest call, and closing takes less than 10 s.
+    assert pod["terminationGracePeriodSeconds"] == PRE_STOP + (timeout + 5) + 10
+    stream, call = only(objects, "HTTPRoute")["spec"]["rules"]
+    assert stream["matches"] == [{"method": "GET", "path": {"type": "Exact", "value": "/mcp"}}]
+    assert (seconds(stream["timeouts"]["request"]), seconds(call["timeouts"]["request"])) == (0, floor)
+    notes = only(parse(edited(answers, with_ingress)), "Ingress")["metadata"]["annotations"]
+    nginx, alb = "nginx.ingress.kubernetes.io/proxy-", "alb.ingress.kubernetes.io/load-balancer-attributes"
+    assert (notes[f"{nginx}read-timeout"], notes[f"{nginx}send-timeout"]) == (str(floor), str(floor))
+    assert notes[alb] == f"idle_timeout.timeout_seconds={floor}"
+    assert notes[f"{nginx}buffering"] == "off"
+
+
+@each_edge
+def test_D5_edge_is_a_native_sidecar_that_is_asked_alone(edge: str) -> None:
+    pod = server_pod(built(edge=edge))
+    (sidecar,), (server,) = pod["initContainers"], pod["containers"]
+
+    assert sidecar["restartPolicy"] == "Always"
+    assert sidecar["startupProbe"]["httpGet"] == sidecar["livenessProbe"]["httpGet"]
+    # Through the server it would wait for what waits for it.
+    assert sidecar["startupProbe"]["httpGet"] == {"path": "/edge", "port": "internal"}
+    assert {port["name"]: port["containerPort"] for port in sidecar["ports"]} == {
+        "public": 8443,
+        "internal": 9090,
+        "peers": 9443,
+    }
+    assert {kind: server[kind]["httpGet"] for kind in server if kind.endswith("Probe")} == {
+        "startupProbe": {"path": "/health/live", "port": 9090},
+        "livenessProbe": {"path": "/health/live", "port": 9090},
+        "readinessProbe": {"path": "/health/ready", "port": 9090},
+    }
+    assert "ports" not in server
+
+
+@each_edge
+def test_D5_hung_edge_is_restarted_before_the_server_behind_it(edge: str) -> None:
+    pod = server_pod(built(edge=edge))
+    edges, servers = (
+        one["livenessProbe"]["periodSeconds"] * one["livenessProbe"]["failureThreshold"]
+        for one in [*pod["initContainers"], *pod["containers"]]
+    )
+
+    assert edges < servers
+
+
+@each_edge
+def test_D5_edge_runs_the_files_of_the_project(edge: str) -> None:
+    objects = built(edge=edge)
+    deploy = by_copier((("edge", edge),)) / "deploy" / edge
+
+    (sidecar,) = server_pod(objects)["initContainers"]
+
+    (texts,) = [one["data"] for one in of_kind(objects, "ConfigMap") if one["metadata"]["name"].startswith("edge-")]
+    mounted = {one["mountPath"]: one.get("subPath") for one in sidecar["volumeMounts"] if one["name"] == "edge"}
+    assert texts == {name: (deploy / name).read_text(encoding="utf-8") for name in texts}
+    assert mounted == {f"/etc/{edge}/{name}": name for name in texts}
+    # Whatever lies beside the configuration is read by it.
+    assert {path.name for path in deploy.iterdir()} == {*texts, "conf.d", "kustomization.yaml"}
+
+
+@each_edge
+def test_D5_drop_ins_reach_the_pod(edge: str, tmp_path: Path) -> None:
+    answers = (("edge", edge),)
+    listed = "configMapGenerator: [{name: edge-conf-d, files: [robots.public.conf]}]\n"
+
+    def drop_in(project: Path) -> None:
+        folder = project / "deploy" / edge / "conf.d"
+        (folder / "robots.public.conf").write_text("# mine\n", encoding="utf-8")
+        (folder / "kustomization.yaml").write_text(listed, encoding="utf-8")
+        path = project / OVERLAY / "kustomization.yaml"
+        text = path.read_text(encoding="utf-8")
+        path.write_text(text.replace("# - ../../../", "- ../../../"), encoding="utf-8")
+
+    objects = parse(edited(answers, drop_in))
+
+    (found,) = [one for one in of_kind(objects, "ConfigMap") if one["metadata"]["name"].startswith("edge-conf-d-")]
+    assert found["data"] == {"robots.public.conf": "# mine\n"}
+    (volume,) = [one for one in server_pod(objects)["volumes"] if one["name"] == "edge-conf-d"]
+    assert volume["configMap"]["name"] == found["metadata"]["name"]
+    seeded = server_pod(parse(production(answers)))["volumes"]
+    assert {"name": "edge-conf-d", "configMap": {"name": "edge-conf-d", "optional": True}} in seeded
+
+
+def test_T5_behind_a_mesh_every_listener_leads_to_loopback() -> None:
+    objects = built(edge="mesh")
+    pod = server_pod(objects)
+    (server,) = pod["containers"]
+
+    listeners = only(objects, "Sidecar")["spec"]["ingress"]
+
+    assert "initContainers" not in pod
+    assert {one["defaultEndpoint"] for one in listeners} == {"127.0.0.1:8080"}
+    assert {one["port"]["number"] for one in listeners} == {one["containerPort"] for one in server["ports"]}
+    commands = {kind: server[kind]["exec"]["command"] for kind in server if kind.endswith("Probe")}
+    asked = {kind: command[-1] for kind, command in commands.items()}
+    assert asked == {"startupProbe": "live", "livenessProbe": "live", "readinessProbe": "ready"}
+    assert {tuple(command[:-1]) for command in commands.values()} == {("python", "-m", "mcp_chassis.alive")}
+
+
+def test_D5_mesh_has_what_the_edges_listeners_are_elsewhere() -> None:
+    objects = built(edge="mesh")
+
+    rules = only(objects, "AuthorizationPolicy")["spec"]["rules"]
+    routes = only(objects, "HTTPRoute")["spec"]["rules"]
+
+    paths = {rule["to"][0]["operation"]["ports"][0]: rule["to"][0]["operation"].get("paths") for rule in rules}
+    assert paths.keys() == {"8080", "9090", "9443"}
+    assert {match["path"]["value"] for rule in routes for match in rule["matches"]} == set(paths["8080"])
+    removed = [rule["filters"][0]["requestHeaderModifier"]["remove"] for rule in routes]
+    assert removed == [["X-Client-Subject", "X-Peer-Assertion"]] * 2
+    names = {one["metadata"]["name"] for one in objects}
+    assert not of_kind(objects, "BackendTLSPolicy")
+    assert not [name for name in names if name.startswith("edge-")]
+
+
+def test_S4_a_pod_is_ready_before_another_leaves() -> None:
+    objects = built()
+    deployment, scaler = only(objects, "Deployment")["spec"], only(objects, "HorizontalPodAutoscaler")["spec"]
+
+    assert deployment["strategy"] == {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}}
+    # The autoscaler's business: applying the manifest again must not undo it.
+    assert "replicas" not in deployment
+    assert 2 <= scaler["minReplicas"] <= scaler["maxReplicas"]
+    (metric,) = scaler["metrics"]
+    assert metric["containerResource"]["container"] == "server"
+    budget = only(objects, "PodDisruptionBudget")["spec"]
+    assert budget["maxUnavailable"] == 1
+    assert "minAvailable" not in budget
+    spread = server_pod(objects)["topologySpreadConstraints"]
+    assert [one["topologyKey"] for one in spread] == ["topology.kubernetes.io/zone", "kubernetes.io/hostname"]
+
+
+@every_answer
+def test_D5_pods_stay_within_the_restricted_profile(answers: Answers) -> None:
+    objects = parse(production(answers))
+    found = dict(pods(objects))
+
+    assert len(found) == (2 if dict(answers)["database"] == "postgres" else 1)
+    for name, pod in found.items():
+        security = pod["securityContext"]
+        assert (security["runAsNonRoot"], security["runAsUser"]) == (True, 10001), name
+        assert security["seccompProfile"] == {"type": "RuntimeDefault"}, name
+        assert (pod["automountServiceAccountToken"], pod["enableServiceLinks"]) == (False, False), name
+        assert {next(iter(one.keys() - {"name"})) for one in pod["volumes"]} <= {"configMap", "emptyDir", "secret"}
+        for one in containers(pod):
+            own = one["securityContext"]
+            assert (own["allowPrivilegeEscalation"], own["readOnlyRootFilesystem"]) == (False, True), one["name"]
+            assert own["capabilities"]["drop"] == ["ALL"], one["name"]
+            assert set(own["capabilities"].get("add", [])) <= {"NET_BIND_SERVICE"}, one["name"]
+            assert {"cpu", "memory"} == one["resources"]["requests"].keys() == one["resources"]["limits"].keys()
+            assert "/tmp" in {mount["mountPath"] for mount in one["volumeMounts"]}, one["name"]
+    assert only(objects, "ServiceAccount")["automountServiceAccountToken"] is False
+    enforced = only(objects, "Namespace")["metadata"]["labels"]["pod-security.kubernetes.io/enforce"]
+    assert enforced == "restricted"
+
+
+def ports(rule: Object) -> set[int]:
+    """Return the ports of one rule of a policy; none would mean all."""
+    return {one["port"] for one in rule["ports"]}
+
+
+@every_answer
+def test_D5_network_lets_in_and_out_what_is_named(answers: Answers) -> None:
+    policies = of_kind(parse(production(answers)), "NetworkPolicy")
+    given = dict(answers)
+    inward, outward = (one["spec"] for one in sorted(policies, key=lambda one: str(one["metadata"]["name"])))
+
+    assert (inward["policyTypes"], outward["policyTypes"]) == (["Ingress"], ["Egress"])
+    assert [ports(rule) for rule in inward["ingress"]] == [{8080 if given["edge"] == "mesh" else 8443}, {9443}, {9090}]
+    assert all(rule["from"] for rule in inward["ingress"])
+    extra = ({5432} if given["database"] == "postgres" else set()) | ({15012} if given["edge"] == "mesh" else set())
+    assert [ports(rule) for rule in outward["egress"]] == [{53}, {9443}, {6379, 4318} | extra, {443}]
+    assert all(rule["to"] for rule in outward["egress"])
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"), [("169.254.169.254", False), ("10.0.0.1", False), ("93.184.215.14", True)]
+)
+def test_D5_tools_reach_the_internet_and_neither_metadata_nor_neighbours(address: str, expected: bool) -> None:
+    _, outward = of_kind(built(), "NetworkPolicy")
+    (rule,) = [rule for rule in outward["spec"]["egress"] if ports(rule) == {443}]
+
+    asked = ipaddress.ip_address(address)
+    found = False
+    for block in (one["ipBlock"] for one in rule["to"]):
+        network = ipaddress.ip_network(block["cidr"])
+        except_for = [ipaddress.ip_network(one) for one in block.get("except", [])]
+        found = found or (asked in network and not any(asked in one for one in except_for))
+
+    assert found is expected
+
+
+def test_D6_migration_is_a_command_that_exists_with_rights_that_the_server_lacks() -> None:
+    objects = built(database="postgres")
+    job, deployment = only(objects, "Job"), only(objects, "Deployment")
+    (migration,) = job["spec"]["template"]["spec"]["containers"]
+    (server,) = deployment["spec"]["template"]["spec"]["containers"]
+
+    helped = CliRunner().invoke(application(Server("notes")), [*migration["args"], "--help"])
+
+    assert helped.exit_code == 0
+    assert migration["image"] == server["image"]
+    secrets = [
+        [one["secretRef"]["name"] for one in both["envFrom"] if "secretRef" in one] for both in (server, migration)
+    ]
+    assert secrets == [["acme-notes"], ["acme-notes", "acme-notes-migration"]]
+    # No Service sends it a request.
+    labels = job["spec"]["template"]["metadata"]["labels"]
+    for service in of_kind(objects, "Service"):
+        assert not service["spec"]["selector"].items() <= labels.items()
+
+
+@every_answer
+def test_O6_rules_of_the_cluster_are_those_of_the_project(answers: Answers) -> None:
+    written = (by_copier(answers) / "deploy" / "monitoring" / "rules.yaml").read_text(encoding="utf-8")
+
+    assert only(parse(production(answers)), "PrometheusRule")["spec"] == yaml.safe_load(written)
+
+
+def test_O5_prometheus_finds_the_port_and_calls_the_job_what_the_rules_call_it() -> None:
+    objects = built()
+    monitor, deployment = only(objects, "PodMonitor")["spec"], only(objects, "Deployment")
+    labels = deployment["spec"]["template"]["metadata"]["labels"]
+
+    assert monitor["selector"]["matchLabels"].items() <= labels.items()
+    assert labels[monitor["jobLabel"]] == "acme-notes"
+    (endpoint,) = monitor["podMetricsEndpoints"]
+    (sidecar,) = server_pod(objects)["initContainers"]
+    assert {one["name"]: one["containerPort"] for one in sidecar["ports"]}[endpoint["port"]] == 9090
+
+
+def test_M4_overlay_is_yours_and_the_rest_is_not() -> None:
+    names = [path.relative_to(by_copier()) for path in (by_copier() / "deploy" / "kubernetes").rglob("*.yaml")]
+
+    yours = {str(name) for name in names if is_yours(str(name))}
+
+    assert yours == {str(name) for name in names if "overlays" in name.parts}
+    assert len(yours) <= 4
+    assert len(names) - len(yours) <= 9
+
+
+@pytest.mark.parametrize("answers", [(("edge", edge),) for edge in (*EDGES, "mesh")], ids=str)
+def test_M2_only_the_chosen_edge_is_mounted(answers: Answers) -> None:
+    deploy = by_copier(answers) / "deploy"
+
+    found = {name for name in EDGES if (deploy / name / "kustomization.yaml").exists()}
+
+    assert found == {dict(answers)["edge"]} - {"mesh"}
+
+
+def test_D6_first_step_of_an_upgrade_applies_all_but_the_server() -> None:
+    objects = built(database="postgres")
+
+    held_back = [one for one in objects if one["metadata"]["labels"].get("app.kubernetes.io/component") == "server"]
+
+    # `kubectl apply -l app.kubernetes.io/component!=server`, as docs/kubernetes.md says.
+    assert {one["kind"] for one in held_back} == {"Deployment", "HorizontalPodAutoscaler", "PodDisruptionBudget"}

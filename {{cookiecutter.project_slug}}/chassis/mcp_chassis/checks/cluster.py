@@ -1,0 +1,188 @@
+"""The objects of a cluster, and the questions that checks ask about them."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from importlib import resources
+from typing import Final
+
+from mcp_chassis.checks.report import Finding
+from mcp_chassis.checks.sources import Block, seconds
+
+SERVING: Final = frozenset({"Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "Pod"})
+_POD_OF: Final = {
+    "Pod": (),
+    "CronJob": ("spec", "jobTemplate", "spec", "template"),
+    **dict.fromkeys(("Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "Job"), ("spec", "template")),
+}
+_OURS: Final = re.compile(
+    r"MCP_(ENVIRONMENT|PUBLIC_URL|AUTH|EXPOSURE|HOST|PORT|(STATE|DATABASE|DATABASE_MIGRATION)_URL)"
+)
+"""A container that is given one of these runs a server of this kind."""
+_BEYOND_CALL: Final = 5.0
+"""Seconds by which the drain exceeds the longest call unless MCP_DRAIN_TIMEOUT says otherwise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Seconds of the longest call and of the drain, as the variables of one process make them."""
+
+    call: float
+    drain: float
+
+    @classmethod
+    def of(cls, variables: dict[str, str]) -> Limits:
+        """Return what a process with these variables does; without them, what the answers say."""
+        call = seconds(variables.get("MCP_TOOL_TIMEOUT", "")) or answered_call()
+        return cls(call, seconds(variables.get("MCP_DRAIN_TIMEOUT", "")) or call + _BEYOND_CALL)
+
+
+def answered_call() -> float:
+    """Return the longest call that the template's answers allow, in seconds."""
+    answers = json.loads(resources.files("mcp_chassis").joinpath("answers.json").read_text(encoding="utf-8"))
+    return float(answers["tool_timeout"])
+
+
+def is_ours(variables: Iterable[str]) -> bool:
+    """Tell whether variables are those of a server of this kind."""
+    return any(_OURS.match(name) for name in variables)
+
+
+@dataclass(frozen=True, slots=True)
+class Variables:
+    """What a container is given: texts where they are known, and whether more comes from outside the stream."""
+
+    texts: dict[str, str]
+    referred: frozenset[str]
+    complete: bool
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.texts or name in self.referred
+
+
+class Workload:
+    """An object that makes pods."""
+
+    def __init__(self, body: Block) -> None:
+        template = body.block(*_POD_OF[body.text("kind")])
+        self.body = body
+        self.kind = body.text("kind")
+        self.title = f"{self.kind}/{body.text('metadata', 'name')}"
+        self.place = body.place
+        self.pod = template.block("spec")
+        self.labels = template.block("metadata", "labels")
+        self.inits = self.pod.blocks("initContainers")
+        self.main = self.pod.blocks("containers")
+        self.containers = [*self.main, *self.inits]
+
+    def ports(self, *containers: Block) -> dict[str, str]:
+        """Map each port's name, and its number, to its number; of these containers or of all."""
+        found: dict[str, str] = {}
+        for port in [port for container in containers or self.containers for port in container.blocks("ports")]:
+            number = port.text("containerPort")
+            found |= {number: number, port.text("name") or number: number}
+        return found
+
+
+class Server:
+    """A workload that serves, split into the server's own container and the edge in front of it."""
+
+    def __init__(self, workload: Workload, app: Block, variables: Variables) -> None:
+        self.workload, self.app, self.variables = workload, app, variables
+        self.limits = Limits.of(variables.texts)
+        self.port = variables.texts.get("MCP_PORT", "8080")
+        others = [one for one in workload.containers if one is not app and one.blocks("ports")]
+        self.edge = next(iter(others), None)
+        """None where the mesh is the edge, which puts itself in when the pod starts."""
+
+
+class Cluster:
+    """All objects of one stream."""
+
+    def __init__(self, objects: Iterable[Block], problems: Iterable[Finding] = ()) -> None:
+        self.objects = [one for one in objects if one.text("kind") and one.text("kind") != "Kustomization"]
+        self.problems = list(problems)
+        self.workloads = [Workload(one) for one in self.objects if one.text("kind") in _POD_OF]
+        self.servers = list(self._servers())
+        images = {_repository(server.app) for server in self.servers}
+        self.ours = [
+            workload
+            for workload in self.workloads
+            if any(_repository(one) in images or is_ours(self.variables(one).texts) for one in workload.containers)
+        ]
+
+    def _servers(self) -> Iterator[Server]:
+        for workload in self.workloads:
+            given = ((container, self.variables(container)) for container in workload.main)
+            found = [Server(workload, one, made) for one, made in given if is_ours([*made.texts, *made.referred])]
+            if workload.kind in SERVING:
+                yield from found[:1]
+
+    @property
+    def containers(self) -> Iterator[tuple[Workload, Block]]:
+        """Each container, with its workload."""
+        return ((workload, container) for workload in self.workloads for container in workload.containers)
+
+    @property
+    def edges(self) -> list[tuple[Server, Block]]:
+        """Each server that has an edge beside it, with that edge."""
+        return [(server, server.edge) for server in self.servers if server.edge is not None]
+
+    def kind(self, *kinds: str) -> list[Block]:
+        """Return the objects of these kinds."""
+        return [one for one in self.objects if one.text("kind") in kinds]
+
+    def named(self, kind: str, name: str) -> Block | None:
+        """Return an object, or None."""
+        return next((one for one in self.kind(kind) if one.text("metadata", "name") == name), None)
+
+    def selected(self, by: Block, *path: str) -> list[Workload]:
+        """Return the workloads in the same namespace whose pods a selector of `by` takes."""
+        space = by.text("metadata", "namespace")
+        near = [one for one in self.workloads if one.body.text("metadata", "namespace") == space]
+        return [one for one in near if selects(by.block(*path), one.labels)]
+
+    def variables(self, container: Block) -> Variables:
+        """Return what a container is given."""
+        texts: dict[str, str] = {}
+        referred, complete = set(), True
+        for source in container.blocks("envFrom"):
+            name = source.text("configMapRef", "name")
+            known = self.named("ConfigMap", name) if name else None
+            texts |= {key: known.text("data", key) for key in known.block("data")} if known else {}
+            complete = complete and known is not None
+        for item in container.blocks("env"):
+            if "value" in item:
+                texts[item.text("name")] = item.text("value")
+            else:
+                referred.add(item.text("name"))
+        return Variables(texts, frozenset(referred), complete)
+
+    def replicas(self, workload: Workload) -> tuple[int, int]:
+        """Return the least and the most pods that a workload runs."""
+        count = int(workload.body.text("spec", "replicas") or 1)
+        for scaler in self.kind("HorizontalPodAutoscaler"):
+            if scaler.text("spec", "scaleTargetRef", "name") == workload.body.text("metadata", "name"):
+                return int(scaler.text("spec", "minReplicas") or 1), int(scaler.text("spec", "maxReplicas") or count)
+        return count, count
+
+
+def selects(selector: Block, labels: Block) -> bool:
+    """Tell whether a selector, a plain mapping or one with expressions, takes these labels."""
+    plain = selector.block("matchLabels") if selector.keys() & {"matchLabels", "matchExpressions"} else selector
+    if any(labels.text(key) != plain.text(key) for key in plain):
+        return False
+    for rule in selector.blocks("matchExpressions"):
+        there, listed = rule.text("key") in labels, labels.text(rule.text("key")) in rule.texts("values")
+        held = {"In": there and listed, "NotIn": not listed, "Exists": there, "DoesNotExist": not there}
+        if not held.get(rule.text("operator"), False):
+            return False
+    return True
+
+
+def _repository(container: Block) -> str:
+    name = container.text("image").partition("@")[0]
+    return re.sub(r":[^/:]*$", "", name)

@@ -1,0 +1,138 @@
+"""What `kustomize build` makes of a folder, as far as values go: resources, components, patches, generated maps.
+
+Each value keeps the place it comes from, which a build loses. Names, labels and images stay as they are written.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Final
+
+from mcp_chassis.checks.report import Finding
+from mcp_chassis.checks.sources import Block, Yaml, blocks, load, read
+
+NAMES: Final = ("kustomization.yaml", "kustomization.yml", "Kustomization")
+_MERGED_BY_NAME: Final = frozenset({"containers", "initContainers", "env", "volumes"})
+
+
+class Builder:
+    """Builds folders; afterwards knows what it read and what it could not."""
+
+    def __init__(self) -> None:
+        self.problems: list[Finding] = []
+        self.read: set[Path] = set()
+
+    def build(self, folder: Path, objects: list[Block]) -> list[Block]:
+        """Add the objects of a folder to `objects`, and return them."""
+        file = next((folder / name for name in NAMES if (folder / name).is_file()), folder / NAMES[0])
+        for config in blocks(self.documents(file)):
+            for path in [_inside(folder, name) for name in config.texts("resources")]:
+                objects += self.build(path, []) if path.is_dir() else blocks(self.documents(path))
+            for name in config.texts("components"):
+                self.build(_inside(folder, name), objects)
+            for generated in config.blocks("configMapGenerator"):
+                _generate(generated, folder, objects)
+            for patch in config.blocks("patches"):
+                self._patch(patch, folder, objects)
+        return objects
+
+    def documents(self, path: Path) -> list[Yaml]:
+        """Read a file afresh; an address is nobody's file here."""
+        self.read.add(path.resolve())
+        return read(path, self.problems) if path.is_file() else []
+
+    def _patch(self, patch: Block, folder: Path, objects: list[Block]) -> None:
+        file, _, line = patch.at("patch").rpartition(":")
+        inline = patch.text("patch")
+        given = (
+            load(inline, file, self.problems, int(line))
+            if inline
+            else self.documents(_inside(folder, patch.text("path")))
+        )
+        for document in given:
+            body = document if isinstance(document, Block) else Block(patch.place)
+            target = patch.block("target") or _identity(body)
+            for one in [one for one in objects if _meant(one, target)]:
+                if body.text("$patch") == "delete":
+                    objects.remove(one)
+                elif isinstance(document, list):
+                    for step in [step for step in document if isinstance(step, Block)]:
+                        _step(one, step)
+                else:
+                    merge(one, body)
+
+
+def _inside(folder: Path, name: str) -> Path:
+    return Path(os.path.normpath(folder / name))
+
+
+def _identity(body: Block) -> Block:
+    target = Block(body.place)
+    target.update({"kind": body.get("kind"), "name": body.value("metadata", "name")})
+    return target
+
+
+def _meant(one: Block, target: Block) -> bool:
+    return target.text("kind") in ("", one.text("kind")) and target.text("name") in ("", one.text("metadata", "name"))
+
+
+def _step(one: Block, step: Block) -> None:
+    """Apply one operation of a JSON patch."""
+    *parents, last = [part.replace("~1", "/").replace("~0", "~") for part in step.text("path").split("/")[1:]] or [""]
+    parent: Yaml = one
+    for part in parents:
+        if isinstance(parent, list):
+            parent = parent[int(part)] if part.isdecimal() and int(part) < len(parent) else None
+        elif isinstance(parent, Block):
+            parent = parent.get(part)
+    operation = step.text("op")
+    if isinstance(parent, list):
+        start = int(last) if last.isdecimal() else len(parent)
+        parent[start : start + (operation != "add")] = [] if operation == "remove" else [step.value("value")]
+    elif isinstance(parent, Block) and operation == "remove":
+        parent.pop(last, None)
+    elif isinstance(parent, Block):
+        parent.put(last, step.value("value"), step.at("value"))
+
+
+def merge(target: Block, patch: Block) -> None:
+    """Lay a strategic merge patch over an object: mappings deeply, named containers and variables one by one."""
+    for key, value in patch.items():
+        there = target.get(key)
+        if value is None:
+            target.pop(key, None)
+        elif isinstance(there, Block) and isinstance(value, Block):
+            merge(there, value)
+        elif isinstance(there, list) and key in _MERGED_BY_NAME:
+            for item in patch.blocks(key):
+                known = next((one for one in target.blocks(key) if one.text("name") == item.text("name")), None)
+                if known is None:
+                    there.append(item)
+                elif item.text("$patch") == "delete":
+                    there.remove(known)
+                else:
+                    merge(known, item)
+        else:
+            target.put(key, value, patch.at(key))
+
+
+def _generate(given: Block, folder: Path, objects: list[Block]) -> None:
+    """Add a generated ConfigMap, or what it changes in one that is there."""
+    data = Block(given.place)
+    for name in given.texts("envs"):
+        lines = (folder / name).read_text(encoding="utf-8").splitlines() if (folder / name).is_file() else []
+        for number, line in enumerate(lines, start=1):
+            key, _, value = line.partition("=")
+            data.put(key.strip(), value.strip(), f"{folder / name}:{number}")
+    for literal in given.texts("literals"):
+        key, _, value = literal.partition("=")
+        data.put(key, value.strip("\"'"), given.at("literals"))
+    for known in objects:
+        if (known.text("kind"), known.text("metadata", "name")) == ("ConfigMap", given.text("name")):
+            merge(known.block("data"), data)
+            return
+    made, metadata = Block(given.place), Block(given.place)
+    metadata.put("name", given.text("name"), given.place)
+    made.update({"kind": "ConfigMap", "metadata": metadata, "data": data})
+    objects.append(made)

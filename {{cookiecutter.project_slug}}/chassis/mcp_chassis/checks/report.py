@@ -1,0 +1,168 @@
+"""The engine of every check: what must hold, what was found, what mends it.
+
+A profile is a list of checks over one subject: the files of a project, a stream of manifests, the URL of a server.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from inspect import isawaitable
+from typing import Final, Generic, Literal, TextIO, TypeVar
+
+from pydantic_core import to_json
+
+Outcome = Literal["pass", "fail", "skip", "unseen"]
+"""`skip`: there is nothing that the check speaks of. `unseen`: it could not be decided, which is never a pass."""
+
+Subject = TypeVar("Subject")
+_MARKS: Final[dict[Outcome, tuple[str, int]]] = {
+    "pass": ("ok", 32),
+    "skip": ("skip", 2),
+    "unseen": ("unseen", 33),
+    "fail": ("FAILED", 31),
+}
+"""In the order of the report, what is wrong last; each with its colour."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What a check saw in one place.
+
+    Args:
+        outcome: What it means.
+        found: What stands there, or came back.
+        where: `file:line`, or an address.
+        fix: What mends it, where the check's own words are too general.
+        required: Whether an `unseen` fails the run.
+    """
+
+    outcome: Outcome
+    found: str = ""
+    where: str = ""
+    fix: str = ""
+    required: bool = True
+
+
+class Nothing(Exception):
+    """A check raises it where there is nothing that it speaks of; the text says why."""
+
+
+def judged(good: bool, where: str, found: str, fix: str = "") -> Finding:
+    """Return a pass or a fail."""
+    return Finding("pass" if good else "fail", found, where, fix)
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One check's line in the report; the names of the fields are what `--json` prints."""
+
+    id: str
+    name: str
+    result: Outcome
+    expected: str
+    found: str
+    where: str
+    fix: str
+    required: bool
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Check(Generic[Subject]):
+    """One promise and how it is looked at.
+
+    Args:
+        id: The row of REQUIREMENTS.
+        name: What programs know it by.
+        rule: What must hold, or what is sent.
+        fix: What mends it.
+        run: Yields what it sees, a finding a place; may be async.
+    """
+
+    id: str
+    name: str
+    rule: str
+    fix: str
+    run: Callable[[Subject], Iterable[Finding] | Awaitable[Iterable[Finding]]]
+
+
+class Profile(list[Check[Subject]]):
+    """A list of checks; a function joins it by a decorator, with its docstring as the rule."""
+
+    def check(
+        self, row: str, fix: str
+    ) -> Callable[[Callable[[Subject], Iterable[Finding]]], Callable[[Subject], Iterable[Finding]]]:
+        """Add the decorated function, under its own name."""
+
+        def add(run: Callable[[Subject], Iterable[Finding]]) -> Callable[[Subject], Iterable[Finding]]:
+            self.append(Check(row, run.__name__, (run.__doc__ or "").strip(), fix, run))
+            return run
+
+        return add
+
+
+async def examine(checks: Iterable[Check[Subject]], subject: Subject) -> list[Result]:
+    """Run the checks one after another; one that raises is `unseen`."""
+    results = []
+    for check in checks:
+        started = time.monotonic()
+        try:
+            given = check.run(subject)
+            findings = list(await given if isawaitable(given) else given)
+        except Nothing as error:
+            findings = [Finding("skip", str(error))]
+        except Exception as error:
+            findings = [Finding("unseen", f"{type(error).__name__}: {error}", fix="mend this first, then check again")]
+        seconds = round(time.monotonic() - started, 3)
+        results += [_result(check, finding, seconds) for finding in _settled(findings)]
+    return results
+
+
+def _result(check: Check[Subject], found: Finding, seconds: float) -> Result:
+    fix = "" if found.outcome in ("pass", "skip") else found.fix or check.fix
+    return Result(
+        check.id, check.name, found.outcome, check.rule, found.found, found.where, fix, found.required, seconds
+    )
+
+
+def _settled(findings: Sequence[Finding]) -> list[Finding]:
+    """Keep each place where something is wrong; else one finding speaks for all."""
+    findings = list(dict.fromkeys(findings))
+    wrong = [finding for finding in findings if finding.outcome in ("fail", "unseen")]
+    good = [finding for finding in findings if finding.outcome == "pass"]
+    if wrong or not good:
+        return wrong or [*findings, Finding("skip", "nothing here that it speaks of")][:1]
+    more = f", and {len(good) - 1} more" if len(good) > 1 else ""
+    return [replace(good[0], found=good[0].found + more)]
+
+
+def failed(results: Iterable[Result]) -> bool:
+    """Tell whether a run is not good: something failed, or could not be seen that had to be."""
+    return any(item.result == "fail" or (item.result == "unseen" and item.required) for item in results)
+
+
+def write(results: Sequence[Result], stream: TextIO, *, as_json: bool) -> None:
+    """Write the report: for a person, or one JSON array with an object for each result."""
+    if as_json:
+        print(to_json([asdict(item) for item in results], indent=2).decode(), file=stream)
+        return
+    colour = stream.isatty() and "NO_COLOR" not in os.environ
+    for outcome in _MARKS:
+        for item in results:
+            if item.result == outcome:
+                print(*_lines(item, colour), sep="\n", file=stream)
+    counts = {outcome: sum(item.result == outcome for item in results) for outcome in _MARKS}
+    print("\n" + ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count), file=stream)
+
+
+def _lines(item: Result, colour: bool) -> Iterator[str]:
+    word, shade = _MARKS[item.result]
+    mark = f"\x1b[{shade}m{word:6}\x1b[0m" if colour else f"{word:6}"
+    place = f" ({item.where})" if item.where else ""
+    yield f"{mark}  {item.id:3}  {item.name:22}  {item.found}{place}".rstrip()
+    if failed([item]):
+        yield f"          expected: {item.expected}"
+        yield f"          fix: {item.fix}"
