@@ -125,7 +125,7 @@ def test_D4_caddyfile_that_caddy_refuses_is_a_finding_with_its_line(tmp_path: Pa
     with pytest.raises(Unparsable) as refusal:
         caddy(path)
 
-    assert refusal.value.findings[0].where == f"{path}:{line}"
+    assert refusal.value.args[1] == f"{path}:{line}"
 
 
 def built(folder: Path, files: dict[str, str]) -> dict[str, Block]:

@@ -2,6 +2,8 @@
 
 import contextlib
 import json
+import os
+import signal
 import socket
 import time
 import zlib
@@ -31,6 +33,9 @@ COMPRESSING = {
     "nginx": ("team.http.conf", "gzip on; gzip_types *; gzip_min_length 0; proxy_buffering on;"),
     "caddy": ("team.public.caddy", "encode gzip"),
 }
+STOP = {"nginx": signal.SIGQUIT, "caddy": signal.SIGTERM}
+"""What asks for a stop without haste; nginx takes SIGTERM for haste. The image of nginx says SIGQUIT by itself."""
+
 HASTY = {
     "nginx": {
         "client_header_timeout 10s": "client_header_timeout 1s",
@@ -172,6 +177,20 @@ def test_D3_D4_server_is_spoken_to_plainly_in_http_1_1_over_kept_connections(edg
     assert {call.version for call in calls} == {"HTTP/1.1"}
     assert [call.values("Connection") + call.values("Accept-Encoding") for call in calls] == [[], [], []]
     assert len({call.connection for call in calls}) == 1
+
+
+@pytest.mark.parametrize("name", STOP)
+def test_S4_edge_that_is_told_to_stop_lets_open_streams_end(name: str, stub: StubServer) -> None:
+    body = json.dumps({"events": EVENTS}).encode()
+
+    with running(name, stub.port) as edge, edge.open("POST", "/mcp", body=body) as response:
+        received = response.read1(65536)
+        os.kill(edge.pid, STOP[name])
+        received += response.read()
+
+        assert received.count(b"data: ") == EVENTS
+        with pytest.raises(OSError):  # noqa: PT011 - refused, reset or closed in the handshake
+            edge.connect()
 
 
 # --- slow clients ---------------------------------------------------------------------------------------------------

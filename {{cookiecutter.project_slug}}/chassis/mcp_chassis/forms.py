@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import ssl
+from pathlib import Path
 from typing import Final, get_args
 from urllib.parse import urlsplit
 
@@ -20,6 +22,7 @@ AUTH_MODES: Final = ("keys", "jwt", "mtls", "none")
 _SHORTEST_SECRET: Final = 32
 """Bytes of a key for HMAC with SHA-256 (RFC 7518, 3.2), and what the SDK asks of a request-state key."""
 _HOST: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:\d{1,5})?")
+_PEER_ADDRESS: Final = re.compile(r"https?://([A-Za-z0-9.-]+|\[[0-9a-f:.]+\]):[0-9]{1,5}")
 _WEB_ADDRESS: Final = re.compile(rf"https?://{_HOST.pattern}")
 
 
@@ -54,16 +57,26 @@ def _port_fits(host: str) -> bool:
 
 
 def peer_address(value: str) -> str:
-    """Admit a scheme, a host or address, and a port."""
+    """Admit a scheme, a host or address, and a port; an IPv6 address may be bare, as Kubernetes fills it in."""
+    scheme, _, place = value.partition("://")
+    host, _, port = place.rpartition(":")
     try:
-        parts = urlsplit(value)
-        strange = not parts.hostname or not parts.port or value != f"{parts.scheme}://{parts.netloc}"
+        address = f"{scheme}://[{ipaddress.IPv6Address(host.strip('[]'))}]:{port}" if ":" in host else value
     except ValueError:
-        strange = True
-    if strange or parts.scheme not in ("http", "https") or "@" in parts.netloc:
+        address = ""
+    if not _PEER_ADDRESS.fullmatch(address) or not 0 < int(port) < 65536:
         raise ValueError(
             "must be https://, this replica's own address and the port of its peers: https://10.1.2.3:9443"
         )
+    return address
+
+
+def certificates(value: Path) -> Path:
+    """Admit a file with certificates of authorities."""
+    try:
+        ssl.create_default_context(cafile=value)
+    except OSError:
+        raise ValueError("must be a file with certificates in PEM that this process can read") from None
     return value
 
 

@@ -131,7 +131,7 @@ class Settings(EnvironmentSettings):
     peer_secret: Annotated[SecretStr, AfterValidator(forms.secrets)] | None = Field(
         None, description="Shared by all replicas, which sign with it what they forward; newest first, one a line"
     )
-    peer_ca_file: Path | None = Field(
+    peer_ca_file: Annotated[Path, AfterValidator(forms.certificates)] | None = Field(
         None, description="Who signed the certificate of the replicas' edges, unless a public authority did"
     )
     request_state_keys: Annotated[SecretStr, AfterValidator(forms.secrets)] | None = Field(

@@ -12,6 +12,7 @@ from typing import Final
 from mcp_chassis.checks.report import Finding
 from mcp_chassis.checks.sources import Block, seconds
 
+PROBES: Final = ("startupProbe", "livenessProbe", "readinessProbe")
 SERVING: Final = frozenset({"Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "Pod"})
 _POD_OF: Final = {
     "Pod": (),
@@ -71,7 +72,7 @@ class Workload:
         self.body = body
         self.kind = body.text("kind")
         self.title = f"{self.kind}/{body.text('metadata', 'name')}"
-        self.place = body.place
+        self.space = body.text("metadata", "namespace")
         self.pod = template.block("spec")
         self.labels = template.block("metadata", "labels")
         self.inits = self.pod.blocks("initContainers")
@@ -87,6 +88,29 @@ class Workload:
         return found
 
 
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """One probe; port and path are empty where it has none."""
+
+    container: Block
+    name: str
+    port: str
+    path: str
+    place: str
+
+    def __str__(self) -> str:
+        return f"{self.container.text('name')} {self.name} {self.port}{self.path}"
+
+
+def probes(containers: Iterable[Block]) -> Iterator[Probe]:
+    """Yield the probes of containers."""
+    for container in containers:
+        for name in [name for name in PROBES if name in container]:
+            probe = container.block(name)
+            port = next((found for kind in ("httpGet", "tcpSocket", "grpc") if (found := probe.text(kind, "port"))), "")
+            yield Probe(container, name, port, probe.text("httpGet", "path"), probe.place)
+
+
 class Server:
     """A workload that serves, split into the server's own container and the edge in front of it."""
 
@@ -94,9 +118,11 @@ class Server:
         self.workload, self.app, self.variables = workload, app, variables
         self.limits = Limits.of(variables.texts)
         self.port = variables.texts.get("MCP_PORT", "8080")
-        others = [one for one in workload.containers if one is not app and one.blocks("ports")]
-        self.edge = next(iter(others), None)
-        """None where the mesh is the edge, which puts itself in when the pod starts."""
+        asked = {port for probe in probes([app]) if (port := probe.port)}
+        others = [one for one in [*workload.inits, *workload.main] if one is not app and one.blocks("ports")]
+        others.sort(key=lambda one: not asked & workload.ports(one).keys())
+        self.edge = others[0] if others and asked else None
+        """The container that the server's probes go through; None in a mesh, which puts its proxy in by itself."""
 
 
 class Cluster:
@@ -142,7 +168,7 @@ class Cluster:
     def selected(self, by: Block, *path: str) -> list[Workload]:
         """Return the workloads in the same namespace whose pods a selector of `by` takes."""
         space = by.text("metadata", "namespace")
-        near = [one for one in self.workloads if one.body.text("metadata", "namespace") == space]
+        near = [one for one in self.workloads if one.space == space or not (space and one.space)]
         return [one for one in near if selects(by.block(*path), one.labels)]
 
     def variables(self, container: Block) -> Variables:

@@ -10,8 +10,6 @@ from typing import Any, Final
 
 import crossplane  # type: ignore[import-untyped]
 
-from mcp_chassis.checks.report import Finding
-
 _TOKEN: Final = re.compile(
     r"""(?P<gap>[ \t\r]+|\\\n|\#[^\n]*) | (?P<end>\n) | <<(?P<mark>\w+)\n.*?\n[ \t]*(?P=mark)(?=\s)
       | "(?P<quoted>(?:[^"\\]|\\.)*)" | `(?P<raw>[^`]*)` | (?P<word>[^\s"`]\S*)""",
@@ -20,15 +18,7 @@ _TOKEN: Final = re.compile(
 
 
 class Unparsable(Exception):
-    """A configuration that its program would refuse.
-
-    Args:
-        findings: What is wrong, and where.
-    """
-
-    def __init__(self, findings: list[Finding]) -> None:
-        super().__init__("; ".join(f"{finding.where}: {finding.found}" for finding in findings))
-        self.findings = findings
+    """A configuration that its program would refuse: what is wrong, and `file:line`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +38,8 @@ def nginx(path: Path) -> tuple[Directive, ...]:
         Unparsable: If nginx would not take it.
     """
     parsed: Any = crossplane.parse(str(path), combine=True)
-    if parsed["errors"]:
-        where = [f"{error['file']}:{error['line'] or 1}" for error in parsed["errors"]]
-        words = [str(error["error"]).partition(" in ")[0] for error in parsed["errors"]]
-        raise Unparsable([Finding("fail", *pair) for pair in zip(words, where, strict=True)])
+    for error in parsed["errors"]:
+        raise Unparsable(error["error"].partition(" in ")[0], f"{error['file']}:{error['line'] or 1}")
     return _directives(parsed["config"][0]["parsed"])
 
 
@@ -70,11 +58,7 @@ def caddy(path: Path) -> tuple[Directive, ...]:
     Raises:
         Unparsable: If its quotes or braces do not match.
     """
-    tokens = _tokens(path)
-    found = _caddy(tokens, path)
-    if left := next(tokens, None):
-        raise Unparsable([Finding("fail", "a } without its {", left[1])])
-    return found
+    return _caddy(_tokens(path), path)
 
 
 def _tokens(path: Path) -> Iterator[tuple[str, str]]:
@@ -84,7 +68,7 @@ def _tokens(path: Path) -> Iterator[tuple[str, str]]:
     while position < len(text):
         found = _TOKEN.match(text, position)
         if found is None:
-            raise Unparsable([Finding("fail", "a quotation mark without its end", f"{path}:{line}")])
+            raise Unparsable("a quotation mark without its end", f"{path}:{line}")
         if not found["gap"]:
             word = next((found[kind] for kind in ("end", "quoted", "raw", "word") if found[kind] is not None), "")
             yield word, f"{path}:{line}"
@@ -100,7 +84,7 @@ def _caddy(tokens: Iterator[tuple[str, str]], path: Path, opened: str = "") -> t
     for word, where in tokens:
         if word == "}":
             if not opened:
-                raise Unparsable([Finding("fail", "a } without its {", where)])
+                raise Unparsable("a } without its {", where)
             return tuple(found)
         if word == "{":
             name, *arguments = words or [""]
@@ -113,7 +97,7 @@ def _caddy(tokens: Iterator[tuple[str, str]], path: Path, opened: str = "") -> t
             found += _plain(words, place, path)
             words = []
     if opened:
-        raise Unparsable([Finding("fail", "a { without its }", opened)])
+        raise Unparsable("a { without its }", opened)
     return tuple(found)
 
 

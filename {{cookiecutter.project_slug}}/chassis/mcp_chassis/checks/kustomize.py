@@ -43,38 +43,28 @@ class Builder:
         return read(path, self.problems) if path.is_file() else []
 
     def _patch(self, patch: Block, folder: Path, objects: list[Block]) -> None:
-        file, _, line = patch.at("patch").rpartition(":")
-        inline = patch.text("patch")
-        given = (
-            load(inline, file, self.problems, int(line))
-            if inline
-            else self.documents(_inside(folder, patch.text("path")))
-        )
+        inline, (file, _, line) = patch.text("patch"), patch.at("patch").rpartition(":")
+        if inline:
+            # A text of several lines begins on the next one.
+            given = load(inline, file, self.problems, int(line) - ("\n" not in inline))
+        else:
+            given = self.documents(_inside(folder, patch.text("path")))
         for document in given:
             body = document if isinstance(document, Block) else Block(patch.place)
-            target = patch.block("target") or _identity(body)
-            for one in [one for one in objects if _meant(one, target)]:
+            target, named = patch.block("target"), patch.block("target") or body.block("metadata")
+            kind, name = (target or body).text("kind"), named.text("name")
+            for one in list(objects):
+                if kind not in ("", one.text("kind")) or name not in ("", one.text("metadata", "name")):
+                    continue
                 if body.text("$patch") == "delete":
                     objects.remove(one)
-                elif isinstance(document, list):
-                    for step in [step for step in document if isinstance(step, Block)]:
-                        _step(one, step)
-                else:
-                    merge(one, body)
+                merge(one, body)
+                for step in document if isinstance(document, list) else []:
+                    _step(one, step if isinstance(step, Block) else body)
 
 
 def _inside(folder: Path, name: str) -> Path:
     return Path(os.path.normpath(folder / name))
-
-
-def _identity(body: Block) -> Block:
-    target = Block(body.place)
-    target.update({"kind": body.get("kind"), "name": body.value("metadata", "name")})
-    return target
-
-
-def _meant(one: Block, target: Block) -> bool:
-    return target.text("kind") in ("", one.text("kind")) and target.text("name") in ("", one.text("metadata", "name"))
 
 
 def _step(one: Block, step: Block) -> None:

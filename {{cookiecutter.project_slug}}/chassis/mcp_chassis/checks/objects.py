@@ -65,7 +65,8 @@ def service_ports(cluster: Cluster) -> Iterator[Finding]:
         for port in [*one.blocks("spec", "ports"), *one.blocks("spec", "podMetricsEndpoints")]:
             target = port.text("targetPort") or port.text("port")
             for workload in cluster.selected(one, "spec", "selector") if one.block("spec", "selector") else []:
-                number = workload.ports().get(target, target if target.isdecimal() else "")
+                foreign = target if target.isdecimal() and workload not in cluster.ours else ""
+                number = workload.ports().get(target, foreign)
                 good = number != "" and not _is_loopback(cluster, workload, number)
                 yield judged(good, port.at("targetPort"), f"{_title(one)} port {target} of {workload.title}")
 
@@ -187,12 +188,11 @@ def _is_loopback(cluster: Cluster, workload: Workload, number: str) -> bool:
 
 
 def _is_schedule(text: str) -> bool:
+    if text.startswith("@"):
+        return re.fullmatch(r"@(yearly|annually|monthly|weekly|daily|midnight|hourly|every \S+)", text) is not None
     fields = text.lower().split()
-    pairs = list(zip(fields, _CRON, strict=False))
-    good = all(_is_field(part, *bounds) for field, bounds in pairs for part in field.split(","))
-    return re.match(r"@(yearly|annually|monthly|weekly|daily|midnight|hourly|every .+)$", text) is not None or (
-        good and len(fields) == len(_CRON)
-    )
+    parts = [(part, bounds) for field, bounds in zip(fields, _CRON, strict=False) for part in field.split(",")]
+    return len(fields) == len(_CRON) and all(_is_field(part, *bounds) for part, bounds in parts)
 
 
 def _is_field(part: str, least: int, most: int, names: str) -> bool:

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import Final
 
 from mcp_chassis.checks.chain import pre_stop
-from mcp_chassis.checks.cluster import Cluster
+from mcp_chassis.checks.cluster import PROBES, Cluster, probes
 from mcp_chassis.checks.report import Check, Finding, Profile, judged
-from mcp_chassis.checks.sources import Block, Yaml
+from mcp_chassis.checks.sources import Yaml
 
-_PROBES: Final = ("startupProbe", "livenessProbe", "readinessProbe")
-_ASKING: Final = ("httpGet", "tcpSocket", "grpc")
 _SECRET: Final = re.compile(r"(PASSWORD|PASSWD|SECRET|TOKEN|API_?KEY|PRIVATE_KEY|CREDENTIALS)S?$", flags=re.IGNORECASE)
+_HARMLESS: Final = re.compile(r"\d*|true|false|/.*|\$\(.*")
 _PASSWORD: Final = re.compile(r"://[^/@\s]*:[^/@\s]+@")
 _POWERS: Final = "kMGT"
 
@@ -26,7 +24,7 @@ def probe_ports(cluster: Cluster) -> Iterator[Finding]:
     """a probe asks a port that is there; a name is sought among the container's own ports alone"""
     for workload in cluster.workloads:
         loopback = [one.port for one in cluster.servers if one.workload is workload]
-        for probe in _probes(workload.containers):
+        for probe in probes(workload.containers):
             ports = workload.ports() if probe.port.isdecimal() else workload.ports(probe.container)
             if probe.port and probe.port not in loopback:
                 yield judged(probe.port in ports, probe.place, str(probe))
@@ -36,7 +34,7 @@ def probe_ports(cluster: Cluster) -> Iterator[Finding]:
 def probes_through_edge(cluster: Cluster) -> Iterator[Finding]:
     """probes go through the edge, because the server listens on loopback; where a mesh is the edge they are exec"""
     for server in cluster.servers:
-        for probe in _probes(server.workload.containers):
+        for probe in probes(server.workload.containers):
             number = server.workload.ports().get(probe.port, probe.port)
             good = number == "" or (number != server.port and server.edge is not None)
             yield judged(good, probe.place, str(probe))
@@ -46,8 +44,8 @@ def probes_through_edge(cluster: Cluster) -> Iterator[Finding]:
 def probes_set(cluster: Cluster) -> Iterator[Finding]:
     """the server has a readiness and a liveness probe"""
     for server in cluster.servers:
-        there = [name for name in _PROBES if name in server.app]
-        yield judged({*_PROBES[1:]} <= {*there}, server.app.place, " ".join(there) or "none")
+        there = [name for name in PROBES if name in server.app]
+        yield judged({*PROBES[1:]} <= {*there}, server.app.place, " ".join(there) or "none")
 
 
 @pods.check("S3", "make the edge an init container with restartPolicy: Always")
@@ -61,7 +59,7 @@ def sidecar_native(cluster: Cluster) -> Iterator[Finding]:
 @pods.check("D5", "ask /edge, which the edge answers by itself")
 def sidecar_probe(cluster: Cluster) -> Iterator[Finding]:
     """the edge's startup and liveness probes ask the edge alone: through the server, the pod would wait for ever"""
-    for probe in [probe for _, edge in cluster.edges for probe in _probes([edge])]:
+    for probe in [probe for _, edge in cluster.edges for probe in probes([edge])]:
         if probe.name != "readinessProbe":
             yield judged(not probe.path.startswith(("/health", "/mcp", "/metrics")), probe.place, str(probe))
 
@@ -181,7 +179,8 @@ def plain_secrets(cluster: Cluster) -> Iterator[Finding]:
     for _, container in cluster.containers:
         values += [(one.text("name"), one.text("value"), one.place) for one in container.blocks("env")]
     for name, value, place in values:
-        plain = value and "\n" not in value and (_SECRET.search(name) or _PASSWORD.search(value))
+        named = _SECRET.search(name) and not _HARMLESS.fullmatch(value)
+        plain = "\n" not in value and (named or _PASSWORD.search(value))
         yield judged(not plain, place, name)
 
 
@@ -220,28 +219,6 @@ def _right(name: str, path: str, wanted: tuple[Yaml, ...], rule: str) -> Check[C
 
 
 pods.extend(_right(*row) for row in _RIGHTS)
-
-
-@dataclass(frozen=True, slots=True)
-class _Probe:
-    """One probe; port and path are empty where it has none."""
-
-    container: Block
-    name: str
-    port: str
-    path: str
-    place: str
-
-    def __str__(self) -> str:
-        return f"{self.container.text('name')} {self.name} {self.port}{self.path}"
-
-
-def _probes(containers: Iterable[Block]) -> Iterator[_Probe]:
-    for container in containers:
-        for name in [name for name in _PROBES if name in container]:
-            probe = container.block(name)
-            port = next((found for kind in _ASKING if (found := probe.text(kind, "port"))), "")
-            yield _Probe(container, name, port, probe.text("httpGet", "path"), probe.place)
 
 
 def _quantity(text: str) -> float:

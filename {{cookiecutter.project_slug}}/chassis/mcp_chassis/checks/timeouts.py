@@ -93,7 +93,7 @@ def readable(project: Project) -> Iterator[Finding]:
         except Nothing as nothing:
             yield Finding("skip", str(nothing))
         except Unparsable as error:
-            yield from error.findings
+            yield Finding("fail", *error.args)
         else:
             yield Finding("pass", "the edges, compose and Kubernetes")
     with suppress(Nothing):
@@ -106,7 +106,7 @@ def readable(project: Project) -> Iterator[Finding]:
 def declared_calls(project: Project) -> Iterator[Finding]:
     """no tool declares a longer call than the server's longest"""
     longest = project.limits.call
-    for name, declared in project.declared().items():
+    for name, declared in sorted(project.declared().items(), key=lambda item: -item[1]):
         yield judged(declared <= longest, "", f"{name} {declared:g} s of {longest:g} s")
 
 
@@ -183,7 +183,7 @@ def _of_each_cluster(check: Check[Cluster]) -> Check[Project]:
     return Check(check.id, check.name, check.rule, check.fix, run)
 
 
-timeouts.extend(_of_each_cluster(check) for check in chain if check.name != "drain_covers_call")
+timeouts.extend(_of_each_cluster(check) for check in chain)
 
 
 def _nginx_routes(

@@ -74,8 +74,7 @@ class Admission:
         if scope["type"] != "http" or request is None:
             await self._app(scope, receive, send)
             return
-        # Where it came in, a forwarded request was counted; what was revoked since is asked again.
-        entry = "free" if request.asserted is not None else _entry(scope, request.message)
+        entry = _entry(scope, request.message)
         if not request.judged or entry == "opening":
             await self.judge(scope, request, entry)
         self._authorize(request.caller, request.message)
@@ -99,6 +98,8 @@ class Admission:
             Refused: 401 if its credential was revoked, 429 if its caller has no room, 503 if nobody can tell.
         """
         request.judged = True
+        if request.asserted is not None:
+            entry = "free"  # counted where it came in; what was revoked since is asked again
         address = client_address(scope) if entry == "opening" else ""
         try:
             decision = await self._limiter.admit(request.caller, address, entry, request.revocations)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -17,6 +18,7 @@ from pydantic_core import to_json
 from starlette.types import Receive, Scope, Send
 
 from mcp_chassis.auth.assertions import HEADER, Assertions
+from mcp_chassis.forms import peer_address
 from mcp_chassis.http.refusal import Refused
 from mcp_chassis.request import Request
 from mcp_chassis.state.store import Store, StoreDown
@@ -26,6 +28,8 @@ from mcp_chassis.telemetry.metrics import FORWARDED
 _LEASE: Final = 60.0
 """Seconds for which a replica that died is still named as owner; asking it fails at once."""
 _RENEWALS_PER_LEASE: Final = 3
+_LOOK: Final = 1.0
+"""Seconds between two looks at the store: one that was restarted may have forgotten every owner."""
 _CONNECT_SECONDS: Final = 2.0
 _SILENCE: Final = 30.0
 """Seconds beyond the longest call without a byte, after which an owner is lost; streams are pinged more often."""
@@ -40,6 +44,8 @@ _NOT_SENT_BACK: Final = frozenset(
 )
 _UNREACHED: Final = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout)
 """The request has certainly not been seen by anybody."""
+_EDGE_ALONE: Final = (502, 504)
+"""What an owner never says: its edge says so of a process that is not there, or broke off."""
 
 
 class Forwarding:
@@ -67,6 +73,10 @@ class Forwarding:
         self._store = store
         self._assertions = assertions
         self._url = url
+        self._whole_at = 0.0
+        """When each replica has told its sessions again to a store that was silent, on the monotonic clock."""
+        self._told = True
+        """False once the store was not told of a session."""
         public = urlsplit(public_url)
         self._host = public.netloc
         self._client = httpx2.AsyncClient(
@@ -74,6 +84,8 @@ class Forwarding:
             timeout=httpx2.Timeout(longest_call + _SILENCE, connect=_CONNECT_SECONDS),
             limits=httpx2.Limits(max_connections=None, keepalive_expiry=_IDLE_SECONDS),
             trust_env=False,  # replicas are never behind a proxy
+            headers={"accept-encoding": "identity"},  # bytes are passed on as they come
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),  # one caller's are not for the next
         )
         self._extensions = {"sni_hostname": public.hostname}
 
@@ -82,7 +94,7 @@ class Forwarding:
         try:
             await self._store.write(_PREFIX + session_id, self._url, _LEASE)
         except StoreDown:
-            return
+            self._told = False
 
     async def release(self, session_ids: Collection[str]) -> None:
         """Tell all replicas that nobody holds these sessions, so that their clients open others at once."""
@@ -101,16 +113,35 @@ class Forwarding:
         """Renew the lease of all `sessions` for as long as the context lasts; claims at one time travel together."""
 
         async def renew() -> None:
+            due = time.monotonic()
             while True:
-                await anyio.sleep(_LEASE / _RENEWALS_PER_LEASE)
+                await anyio.sleep(_LOOK)
+                held = list(sessions())
+                if time.monotonic() < due and self._told and not await self._forgotten(held[:1]):
+                    continue
+                due, self._told = time.monotonic() + _LEASE / _RENEWALS_PER_LEASE, True
                 async with anyio.create_task_group() as claims:
-                    for session_id in list(sessions()):
+                    for session_id in held:
                         claims.start_soon(self.claim, session_id)
 
         async with self._client, anyio.create_task_group() as tasks:
             tasks.start_soon(renew)
             yield
             tasks.cancel_scope.cancel()
+
+    async def _forgotten(self, session_ids: Sequence[str]) -> bool:
+        """Tell whether the store lost what it was told of these sessions; that it is silent is noted on the way."""
+        try:
+            # Of no session something is asked too: whether it answers.
+            found = await self._store.read([_PREFIX, *(_PREFIX + session_id for session_id in session_ids)])
+        except StoreDown:
+            self._silent()
+            return False
+        return None in found[1:]
+
+    def _silent(self) -> None:
+        # Until each replica has looked again.
+        self._whole_at = time.monotonic() + 2 * _LOOK
 
     async def forward(self, session_id: str, request: Request, scope: Scope, receive: Receive, send: Send) -> bool:
         """Let the owner answer; False if there is none, or none that lives.
@@ -121,10 +152,13 @@ class Forwarding:
         try:
             [owner] = await self._store.read([_PREFIX + session_id])
         except StoreDown:
+            self._silent()
+            owner = None
+        if owner is None and time.monotonic() < self._whole_at:
             FORWARDED.labels("undecidable").inc()
             text = "The replica that holds this session cannot be found now; try again in about 1 s"
-            raise Refused(503, "owner_undecidable", text, retry_after=1, estimate=True) from None
-        if owner is None or owner == self._url:
+            raise Refused(503, "owner_undecidable", text, retry_after=1, estimate=True)
+        if owner is None or owner == self._url or not self._trusted(owner):
             return False
         begun = time.monotonic()
         body = b"" if scope["method"] != "POST" else (await receive()).get("body", b"")
@@ -150,6 +184,13 @@ class Forwarding:
             text = "The replica that held this session was lost before it answered; the call may have been done"
             raise Refused(502, "owner_lost", text)
         return relay.outcome != "owner_gone"
+
+    def _trusted(self, owner: str) -> bool:
+        """Tell whether `owner` can be a replica: who writes into the store must not turn TLS off, nor choose a path."""
+        try:
+            return peer_address(owner).partition(":")[0] == self._url.partition(":")[0]
+        except ValueError:
+            return False
 
     def _headers(
         self, session_id: str, request: Request, scope: Scope, body: bytes, owner: str
@@ -180,14 +221,19 @@ class _Relay:
         """Send and relay; `outcome` tells what came of it."""
         try:
             answer = await self._client.send(self._asked, stream=True)
-        except _UNREACHED:
+        except _UNREACHED as error:
             self.outcome = "owner_gone"
+            # A certificate that does not verify looks like a replica that died, but for this line.
+            log.warning("owner_unreached", exception_type=type(_root(error)).__name__, url=str(self._asked.url))
             return
         except httpx2.TransportError:
             self.outcome = "owner_lost"
             return
         try:
-            await self._pass_on(answer)
+            if answer.status_code in _EDGE_ALONE:
+                self.outcome = "owner_lost"
+            else:
+                await self._pass_on(answer)
         finally:
             with anyio.CancelScope(shield=True):
                 await answer.aclose()
@@ -225,6 +271,13 @@ class _Relay:
         answer = to_json({"jsonrpc": "2.0", "id": message.id, "error": error})
         # The first line ends an event that may have come in part.
         return b"\r\n\r\nevent: message\r\ndata: " + answer + b"\r\n\r\n"
+
+
+def _root(error: BaseException) -> BaseException:
+    """Return what `error` began with."""
+    while (earlier := error.__cause__ or error.__context__) is not None:
+        error = earlier
+    return error
 
 
 async def _until_gone(receive: Receive, relaying: anyio.CancelScope) -> None:

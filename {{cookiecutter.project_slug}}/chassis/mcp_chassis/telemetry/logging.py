@@ -33,6 +33,7 @@ Event = Literal[
     "drained",
     "stop_forced",
     "request_forwarded",
+    "owner_unreached",
     "session_opened",
     "session_closed",
     "unknown_variable",

@@ -1,0 +1,348 @@
+"""What one replica says to another is believed once, by the one it is meant for, of one request (S5)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Final
+
+import jwt
+import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
+from jwt.utils import base64url_encode
+
+from mcp_chassis.auth import keys
+from mcp_chassis.auth.assertions import Assertions
+from mcp_chassis.auth.keys import FileKeyring
+from mcp_chassis.http.refusal import Refused
+from mcp_chassis.request import Caller, Request
+from tests.identity.serving import Log, Served, bearer, serving, settings
+from tests.identity.wire import HANDSHAKE_VERSION, Answer, Headers, Peer, exchange, raw
+
+pytestmark = pytest.mark.anyio
+
+HERE: Final = "http://127.0.0.1:9443"
+OLD, NEW, OTHER = (letter * 32 for letter in "onx")
+HEADER: Final = "X-Peer-Assertion"
+REFUSED: Final = (403, "bad_peer_assertion")
+CLAIMS: Final = (
+    *("iss", "aud", "iat", "exp", "jti", "sub", "tenant"),
+    *("scopes", "way", "revocations", "method", "session", "body"),
+)
+Claims = dict[str, Any]
+Forgery = Callable[[Claims], str]
+
+
+def body_of(tool: str = "whoami", padding: int = 0) -> bytes:
+    """Return a call; white space makes it as long as wanted."""
+    message = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": tool, "arguments": {}}}
+    return json.dumps(message).encode() + b" " * padding
+
+
+def claims_of(session: str | None, body: bytes, **changes: Any) -> Claims:
+    """Return what a replica would say of this body."""
+    now = int(time.time())
+    said = {
+        **{"iss": "notes", "aud": HERE, "iat": now, "exp": now + 10, "jti": secrets.token_hex(16)},
+        **{"sub": "agent-7", "tenant": "acme", "scopes": ["notes:read"], "way": "key", "revocations": []},
+        **{"method": "POST", "session": session, "body": hashlib.sha256(body).hexdigest()},
+    }
+    return said | changes
+
+
+def sign(claims: Claims, secret: str = NEW, algorithm: str = "HS256", **header: Any) -> str:
+    """Return the assertion."""
+    return jwt.encode(claims, secret, algorithm, headers=header)
+
+
+@asynccontextmanager
+async def replica(folder: Path, **given: Any) -> AsyncIterator[tuple[Served, Peer]]:
+    """Serve as one of several replicas; yield it and the session of a client with a key."""
+    key, record = keys.create("agent-7", tenant="acme", scopes=("notes:read",))
+    with FileKeyring(folder / "keys.json").editing() as kept:
+        kept[record.id] = record
+    peers = {"peer_url": HERE, "peer_secret": f"{NEW}\n{OLD}\n"}
+    async with serving(settings(**({"auth": ("keys",), "api_keys_file": folder / "keys.json"} | peers | given))) as one:
+        yield one, await one.opened("handshake", [bearer(key)])
+
+
+async def send(peer: Peer, body: bytes, *headers: tuple[str, str | bytes], method: str = "POST") -> Answer:
+    """Send a request into the session of `peer` with these headers instead of its credential."""
+    own = [("Content-Type", "application/json"), ("Accept", "application/json")]
+    own += [("MCP-Protocol-Version", HANDSHAKE_VERSION)]
+    own += [] if peer.session is None else [("Mcp-Session-Id", peer.session)]
+    return await exchange(peer.port, raw(method, [*own, *headers], body))
+
+
+def refusal(answer: Answer) -> tuple[int, str]:
+    """Return status and reason."""
+    return answer.status, answer.reason()
+
+
+async def test_S5_what_a_replica_vouches_for_reaches_the_tool(tmp_path: Path) -> None:
+    async with replica(tmp_path) as (_, peer):
+        body = body_of()
+
+        answer = await send(peer, body, (HEADER, sign(claims_of(peer.session, body))))
+
+    assert json.loads(answer.text()) == {"id": "agent-7", "tenant": "acme", "scopes": ["notes:read"]}
+
+
+def with_alg(algorithm: str) -> Forgery:
+    """Name another algorithm over a signature that is right for HS256."""
+
+    def forge(claims: Claims) -> str:
+        _, payload, _ = sign(claims).split(".")
+        signed = base64url_encode(json.dumps({"alg": algorithm, "typ": "JWT"}).encode()).decode() + "." + payload
+        mac = jwt.algorithms.HMACAlgorithm(jwt.algorithms.HMACAlgorithm.SHA256)
+        return f"{signed}.{base64url_encode(mac.sign(signed.encode(), NEW.encode())).decode()}"
+
+    return forge
+
+
+def without(name: str) -> Forgery:
+    return lambda claims: sign({key: value for key, value in claims.items() if key != name})
+
+
+def changed(**changes: Any) -> Forgery:
+    return lambda claims: sign(claims | changes)
+
+
+def by_rsa(claims: Claims) -> str:
+    return jwt.encode(claims, rsa.generate_private_key(65537, 2048), "RS256")
+
+
+def flipped(claims: Claims) -> str:
+    head, payload, signature = sign(claims).split(".")
+    return ".".join((head, payload, ("B" if signature[0] == "A" else "A") + signature[1:]))
+
+
+def richer(claims: Claims) -> str:
+    head, _, signature = sign(claims).split(".")
+    return ".".join((head, sign(claims | {"scopes": ["*"]}).split(".")[1], signature))
+
+
+FORGERIES: dict[str, Forgery] = {
+    "another secret": lambda claims: sign(claims, OTHER),
+    "no algorithm": lambda claims: jwt.encode(claims, "", "none"),
+    "no signature": lambda claims: sign(claims).rpartition(".")[0] + ".",
+    "an asymmetric key": by_rsa,
+    "RS256 over HMAC": with_alg("RS256"),
+    "none over HMAC": with_alg("none"),
+    "another hash": lambda claims: sign(claims, NEW, "HS512"),
+    "a critical header": lambda claims: sign(claims, NEW, crit=["b64"], b64=False),
+    "a flipped signature": flipped,
+    "a better payload": richer,
+    "expired": lambda claims: sign(claims | {"iat": claims["iat"] - 16, "exp": claims["exp"] - 16}),
+    "from the future": lambda claims: sign(claims | {"iat": claims["iat"] + 7, "exp": claims["exp"] + 7}),
+    "not yet": lambda claims: sign(claims | {"nbf": claims["iat"] + 7}),
+    "another audience": changed(aud="http://127.0.0.1:9444"),
+    "another spelling": changed(aud=HERE + "/"),
+    "another server": changed(iss="ledger"),
+    "another method": changed(method="DELETE"),
+    "another session": changed(session="0" * 32),
+    "another body": changed(body=hashlib.sha256(body_of("read")).hexdigest()),
+    "no digest": changed(body=""),
+    "a session that is none": changed(session=None),
+    "scopes in one text": changed(scopes="notes:read notes:write"),
+    "an unknown way": changed(way="root"),
+    "a number as name": changed(sub=7),
+    "an end in words": changed(exp="soon"),
+    "an endless life": changed(exp=1e400),
+    "nothing": lambda _: "",
+    "rubbish": lambda _: "let me in",
+    "three dots": lambda _: "...",
+    "a deep header": lambda _: base64url_encode(b"[" * 6000).decode() + ".e30.e30",
+    "very long": lambda _: "a" * 12_000,
+    **{f"without {name}": without(name) for name in CLAIMS},
+}
+
+
+async def test_S5_no_forgery_is_believed_and_nothing_runs(tmp_path: Path, log: Log) -> None:
+    body = body_of()
+    async with replica(tmp_path) as (served, peer):
+        handled = len(served.handled)
+
+        told = {
+            name: refusal(await send(peer, body, (HEADER, forge(claims_of(peer.session, body)))))
+            for name, forge in FORGERIES.items()
+        }
+
+        assert told == dict.fromkeys(FORGERIES, REFUSED)
+        assert len(served.handled) == handled
+        assert (await peer.call("read")).text() == "a note"
+    assert log.lines("crashed") == []
+    assert log.reasons() == {"bad_peer_assertion"}
+
+
+async def test_S5_bytes_that_are_no_text_are_refused_too(tmp_path: Path, log: Log) -> None:
+    body = body_of()
+    async with replica(tmp_path) as (_, peer):
+        assertion = sign(claims_of(peer.session, body)).encode()
+
+        told = [refusal(await send(peer, body, (HEADER, junk))) for junk in (b"\xff\xfe", assertion + b"\xe9")]
+
+    assert told == [REFUSED] * 2
+    assert log.lines("crashed") == []
+
+
+async def test_S5_assertion_is_good_once_and_for_one_body(tmp_path: Path) -> None:
+    body = body_of()
+    async with replica(tmp_path) as (served, peer):
+        assertion = (HEADER, sign(claims_of(peer.session, body)))
+        assert (await send(peer, body, assertion)).status == 200
+        handled = len(served.handled)
+
+        again = await send(peer, body, assertion)
+        fresh = (HEADER, sign(claims_of(peer.session, body)))
+        padded = await send(peer, body + b" ", fresh)
+        after_that = await send(peer, body, fresh)
+
+        assert [refusal(answer) for answer in (again, padded, after_that)] == [REFUSED] * 3
+        assert len(served.handled) == handled
+
+
+@pytest.mark.parametrize("credential", ["valid", "invalid", "none"])
+@pytest.mark.parametrize("peers", [True, False], ids=["with peers", "without peers"])
+async def test_S5_client_that_sends_the_header_itself_is_refused(credential: str, peers: bool, tmp_path: Path) -> None:
+    given: Mapping[str, Any] = {} if peers else {"peer_url": None, "peer_secret": None}
+    body = body_of()
+    async with replica(tmp_path, **given) as (served, peer):
+        handled, sessions = len(served.handled), served.sessions
+        choices: dict[str, Headers] = {"valid": peer.headers, "invalid": [bearer("mcp_nobody")], "none": ()}
+        headers = choices[credential]
+        # Where nobody has peers, even one that is signed well
+        assertion = sign(claims_of(peer.session, body), OTHER if peers else NEW)
+
+        posted = await send(peer, body, *headers, (HEADER, assertion))
+        ended = await send(peer, b"", *headers, (HEADER, assertion), method="DELETE")
+        opened = await send(replace(peer, session=None), body, *headers, (HEADER, assertion))
+
+        assert [refusal(answer) for answer in (posted, ended, opened)] == [REFUSED] * 3
+        assert (len(served.handled), served.sessions) == (handled, sessions)
+
+
+async def test_S5_two_assertions_are_none(tmp_path: Path) -> None:
+    body = body_of()
+    async with replica(tmp_path) as (served, peer):
+        handled = len(served.handled)
+        good, better = (sign(claims_of(peer.session, body)) for _ in range(2))
+
+        told = [
+            await send(peer, body, (HEADER, good), (HEADER, better)),
+            await send(peer, body, (HEADER, good), (HEADER, "forged")),
+            await send(peer, body, (HEADER, f"{good}, {better}")),
+        ]
+
+        assert [refusal(answer) for answer in told] == [REFUSED] * 3
+        assert len(served.handled) == handled
+
+
+async def test_S5_assertion_says_nothing_of_requests_without_a_session(tmp_path: Path) -> None:
+    body = body_of()
+    async with replica(tmp_path) as (served, peer):
+        handled, outside = len(served.handled), replace(peer, session=None)
+
+        told = [await send(outside, body, (HEADER, sign(claims_of(said, body)))) for said in (peer.session, "")]
+
+        assert [refusal(answer) for answer in told] == [REFUSED] * 2
+        assert len(served.handled) == handled
+
+
+async def test_S5_clocks_may_differ_by_some_seconds(tmp_path: Path) -> None:
+    body = body_of()
+    async with replica(tmp_path) as (_, peer):
+        now = int(time.time())
+
+        slow = sign(claims_of(peer.session, body, iat=now - 13, exp=now - 3))
+        fast = sign(claims_of(peer.session, body, iat=now + 3, exp=now + 13))
+
+        assert [(await send(peer, body, (HEADER, one))).status for one in (slow, fast)] == [200, 200]
+
+
+async def test_A8_session_is_not_opened_to_whom_another_replica_vouches_for(tmp_path: Path) -> None:
+    body = body_of()
+    async with replica(tmp_path) as (_, peer):
+        unknown = "0" * 32
+        others = [{"sub": "agent-8"}, {"tenant": "rival"}, {"way": "token"}]
+
+        foreign = [await send(peer, body, (HEADER, sign(claims_of(peer.session, body, **one)))) for one in others]
+        missing = await send(replace(peer, session=unknown), body, (HEADER, sign(claims_of(unknown, body))))
+
+        assert missing.status == 404
+        assert [answer.without_ids() for answer in foreign] == [missing.without_ids()] * len(others)
+
+
+async def test_A11_scopes_are_those_that_the_replica_vouches_for(tmp_path: Path) -> None:
+    body = body_of("discard")
+    async with replica(tmp_path) as (_, peer):
+        poor = await send(peer, body, (HEADER, sign(claims_of(peer.session, body))))
+        rich = sign(claims_of(peer.session, body, scopes=["notes:read", "notes:write"]))
+        allowed = await send(peer, body, (HEADER, rich))
+
+    assert (poor.status, poor.reason()) == (403, "insufficient_scope")
+    assert allowed.text() == "thrown away"
+
+
+@pytest.mark.parametrize("padding", [0, 100_000], ids=["small", "large"])
+async def test_L3_forwarded_call_is_not_counted_again(padding: int, tmp_path: Path) -> None:
+    body = body_of(padding=padding)
+    async with replica(tmp_path, caller_limit="0.01/1") as (_, peer):
+        forwarded = [await send(peer, body, (HEADER, sign(claims_of(peer.session, body)))) for _ in range(5)]
+
+        assert [answer.status for answer in forwarded] == [200] * 5
+        # Opening the session took two of three.
+        assert [(await peer.call("read")).status for _ in range(2)] == [200, 429]
+
+
+@pytest.mark.parametrize(
+    ("signing", "judging"),
+    [((OLD,), (OLD,)), ((OLD, NEW), (OLD,)), ((OLD,), (OLD, NEW)), ((OLD, NEW), (NEW, OLD)), ((NEW, OLD), (OLD, NEW))],
+    ids=lambda secrets: "+".join({OLD: "old", NEW: "new"}[one] for one in secrets),
+)
+def test_S5_secrets_rotate_while_replicas_differ(signing: tuple[str, ...], judging: tuple[str, ...]) -> None:
+    here, there = Assertions(signing, server="notes", url="http://a:1"), Assertions(judging, server="notes", url=HERE)
+    request = Request(id="1", caller=Caller("agent-7", "acme", frozenset({"notes:read"}), "key"))
+
+    token = here.sign(request, method="GET", session="s", body=b"", audience=HERE)
+
+    assert there.judge(token, method="GET", session="s").caller == request.caller
+
+
+def test_S5_secret_that_was_rotated_out_is_no_longer_believed() -> None:
+    here, there = (Assertions((one,), server="notes", url=HERE) for one in (OLD, NEW))
+    token = here.sign(Request(id="1"), method="GET", session="s", body=b"", audience=HERE)
+
+    with pytest.raises(Refused):
+        there.judge(token, method="GET", session="s")
+
+
+def test_S5_what_was_used_is_remembered_no_longer_than_it_lives(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [time.time()]
+    monkeypatch.setattr("mcp_chassis.auth.assertions.time", SimpleNamespace(time=lambda: now[0]))
+    one = Assertions((NEW,), server="notes", url=HERE)
+    monkeypatch.setattr("jwt.api_jwt.datetime", clock(now))
+
+    def use() -> int:
+        token = one.sign(Request(id="1"), method="GET", session="s", body=b"", audience=HERE)
+        one.judge(token, method="GET", session="s")
+        return len(vars(one)["_used"])
+
+    assert [use() for _ in range(3)] == [1, 2, 3]
+    now[0] += 14
+    assert use() == 4
+    now[0] += 2
+    assert use() == 2
+
+
+def clock(now: list[float]) -> Any:
+    """Return what the library takes for `datetime`, with our time."""
+    return type("Clock", (datetime,), {"now": classmethod(lambda cls, tz=None: datetime.fromtimestamp(now[0], tz))})
