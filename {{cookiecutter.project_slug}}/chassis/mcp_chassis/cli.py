@@ -11,11 +11,12 @@ import typer
 
 from mcp_chassis import derived
 from mcp_chassis.checks.command import check_commands
+from mcp_chassis.checks.watch import add_probe, add_publish, schema_commands
 from mcp_chassis.environment import ConfigurationError
 from mcp_chassis.ops import ops_commands
 from mcp_chassis.serve import serve, serve_reloading
 from mcp_chassis.server import Server
-from mcp_chassis.start import start
+from mcp_chassis.start import pinned, start
 from mcp_chassis.stdio import serve_stdio
 
 _FOUND: Final = 1
@@ -62,11 +63,17 @@ def application(server: Server) -> typer.Typer:
         """
 
         def run() -> None:
-            anyio.run(serve_stdio, server, start(server, stream=sys.stderr))
+            settings = start(server, stream=sys.stderr)
+            pinned(server, settings)
+            anyio.run(serve_stdio, server, settings)
 
         _configured(run)
 
-    app.add_typer(check_commands(server), name="check")
+    checks = check_commands(server)
+    add_publish(checks)
+    app.add_typer(checks, name="check")
+    app.add_typer(schema_commands(lambda: str(server.package)), name="schema")
+    add_probe(app)
     app.add_typer(ops_commands(server), name="ops")
 
     @app.command("refresh")

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
 from typing import Literal, TextIO
 
+import anyio
+
 from mcp_chassis import request as requests
-from mcp_chassis.environment import ServerSettings, load, unknown_variables
+from mcp_chassis.environment import ConfigurationError, Problem, ServerSettings, load, unknown_variables
+from mcp_chassis.fetching import Fetcher
 from mcp_chassis.request import Caller
+from mcp_chassis.resources import LOCK, Resources, Unpinnable, read_lock, use
 from mcp_chassis.server import Server
 from mcp_chassis.settings import Settings
 from mcp_chassis.telemetry.gate import configure, log_crashes, own_stream
@@ -40,6 +46,25 @@ def start(server: Server, *, stream: TextIO) -> Settings:
     # From here on callers' data is near; before, the text of a failed import helps its author.
     log_crashes()
     return settings
+
+
+def pinned(server: Server, settings: Settings) -> Resources:
+    """Return the pinned resources of `server`, each with a verified copy (C1).
+
+    Raises:
+        ConfigurationError: If one has none, or the lock is wrong.
+    """
+    try:
+        pins = read_lock()
+    except Unpinnable as error:
+        raise ConfigurationError([Problem(str(LOCK), None, str(error))]) from None
+    cache = settings.resource_cache or Path(tempfile.gettempdir()) / f"{server.name}-resources"
+    fetcher = Fetcher(internal_hosts=settings.resource_hosts)
+    resources = Resources(pins, cache=cache, fetcher=fetcher, interval=settings.resource_interval)
+    if pins:
+        anyio.run(resources.prepare)
+    use(resources)
+    return resources
 
 
 def _style(settings: Settings, stream: TextIO) -> Literal["json", "console"]:

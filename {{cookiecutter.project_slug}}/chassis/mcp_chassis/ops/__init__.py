@@ -7,14 +7,18 @@ import typer
 from mcp_chassis.ops.database import database_commands
 from mcp_chassis.ops.keys import key_commands, token_commands
 from mcp_chassis.ops.limits import add_limits, suspension_commands
+from mcp_chassis.ops.resources import resource_commands
 from mcp_chassis.server import Server
 
 
 def ops_commands(server: Server) -> typer.Typer:
     """Return the `ops` group of `server`'s command line."""
-    app = typer.Typer(help="Operate the server: keys, tokens, limits, suspensions, database.", no_args_is_help=True)
+    app = typer.Typer(
+        help="Operate the server: keys, tokens, limits, suspensions, resources, database.", no_args_is_help=True
+    )
     app.add_typer(key_commands(server), name="keys")
     app.add_typer(token_commands(server), name="tokens")
+    app.add_typer(resource_commands(), name="resources")
     add_limits(app, server)
     app.add_typer(database_commands(server), name="db")
     app.add_typer(suspension_commands(server), name="suspensions")
