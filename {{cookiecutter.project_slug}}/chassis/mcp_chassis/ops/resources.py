@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
+from functools import partial
 from typing import Annotated, Any, Final, NoReturn, TypeVar
 
 import anyio
@@ -29,7 +30,7 @@ def resource_commands() -> typer.Typer:
         """Fetch and pin. Look at what came before you commit the lock: from then on it is what the server trusts."""
         pins = _pins()
         for url in urls:
-            _guarded(lambda url=url: check_reference(url))
+            _guarded(partial(check_reference, url))
             pins[url] = Pin.of(_fetched(url))
             print(f"{url}\n  sha256 {pins[url].sha256}, {pins[url].size} bytes, {pins[url].media_type}")
         write_lock(pins)
@@ -53,9 +54,7 @@ def resource_commands() -> typer.Typer:
         bad = 0
         for url, pin in pins.items():
             try:
-                found = _run(
-                    lambda url=url, pin=pin: _fetcher().fetch(url, largest=pin.size, media_type=pin.media_type)
-                )
+                found = _run(partial(_fetcher().fetch, url, largest=pin.size, media_type=pin.media_type))
             except FetchFailed as error:
                 bad += 1
                 print(f"FAILED  {error}")
@@ -83,7 +82,7 @@ def _fetcher() -> Fetcher:
 
 def _fetched(url: str) -> Any:
     try:
-        found = _run(lambda: _fetcher().fetch(url))
+        found = _run(partial(_fetcher().fetch, url))
     except FetchFailed as error:
         _leave(str(error))
     if len(found.body) > LARGEST:
