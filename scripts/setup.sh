@@ -9,7 +9,12 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 readonly POSTGRES=postgresql
-readonly TEST_COMMANDS=(nginx curl redis-server faketime prometheus "$POSTGRES")
+readonly TEST_COMMANDS=(
+  nginx curl redis-server faketime prometheus "$POSTGRES"
+  buildah podman runc mmdebstrap busybox ip  # images and containers, networks between them
+)
+# Packages that are not called like their command.
+declare -rA PACKAGES=([ip]=iproute2)
 readonly MINIMUM_UV="0.8"
 
 say() { printf '\033[2m[setup] %s\033[0m\n' "$*" >&2; }
@@ -107,7 +112,7 @@ sync_environment() {
 provide_commands() {
   local missing=() name
   for name in "$@"; do
-    [ "$name" = "$POSTGRES" ] || command -v "$name" >/dev/null || missing+=("$name")
+    [ "$name" = "$POSTGRES" ] || command -v "$name" >/dev/null || missing+=("${PACKAGES[$name]:-$name}")
   done
   # Debian keeps its programs off PATH.
   if [[ " $* " == *" $POSTGRES "* ]] && ! compgen -G "/usr/lib/$POSTGRES/*/bin/initdb" >/dev/null; then

@@ -6,20 +6,25 @@ import json
 import re
 import shutil
 from collections.abc import Callable
+from io import StringIO
 from pathlib import Path
 
 import anyio
 import pytest
 
+from mcp_chassis.checks.manifests import given, manifests
 from mcp_chassis.checks.report import Result, examine, failed
 from mcp_chassis.checks.timeouts import Project, timeouts
+from tests.deploy.kubernetes_build import build
 from tests.live.project import Project as Installed
 from tests.live.project import environment
 from tests.render.support import ROOT, Answers, by_copier, matrix, run
 
 OVERLAY = "deploy/kubernetes/overlays/production"
 PATCH = f"{OVERLAY}/patches.yaml"
-DEPLOYMENT = "\n---\nkind: Deployment\nmetadata: {name: acme-notes}\nspec: {template: {spec: {%s}}}\n"
+DEPLOYMENT = (
+    "\n---\napiVersion: apps/v1\nkind: Deployment\nmetadata: {name: acme-notes}\nspec: {template: {spec: {%s}}}\n"
+)
 
 
 @pytest.fixture
@@ -131,8 +136,8 @@ SABOTEURS: dict[str, tuple[str, Callable[[], str]]] = {
         lambda: exchange(
             f"{OVERLAY}/kustomization.yaml",
             "  - path: patches.yaml",
-            "  - {target: {kind: Deployment}, patch: '[{op: replace, value: 60,"
-            " path: /spec/template/spec/terminationGracePeriodSeconds}]'}",
+            "  - {target: {kind: Deployment}, patch: "
+            """'[{"op":"replace", "value":60, "path":"/spec/template/spec/terminationGracePeriodSeconds"}]'}""",
         ),
     ),
     "an overlay drains longer": (
@@ -148,7 +153,8 @@ SABOTEURS: dict[str, tuple[str, Callable[[], str]]] = {
         "route_timeouts",
         lambda: append(
             PATCH,
-            "\n---\nkind: HTTPRoute\nmetadata: {name: acme-notes}\nspec:\n  rules:\n    - timeouts: {request: 30s}\n",
+            "\n---\napiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: acme-notes}\n"
+            "spec:\n  rules:\n    - timeouts: {request: 30s}\n",
         ),
     ),
     "a manifest beside the overlays": (
@@ -172,6 +178,16 @@ def test_T8_each_broken_limit_is_told_with_its_file_and_line(story: str, project
     assert {found for found in wrong() if found[0] == name} == {(name, where)}
     others = {item.name for items in checked().values() for item in items if item.result == "fail"}
     assert others == {name}
+
+
+@pytest.mark.parametrize("story", [story for story in SABOTEURS if "an overlay" in story])
+def test_T8_what_is_found_in_an_overlay_is_what_kustomize_builds(story: str, project: Path) -> None:
+    name, sabotage = SABOTEURS[story]
+    sabotage()
+
+    built = anyio.run(examine, manifests, given(["-"], StringIO(build(project / OVERLAY))))
+
+    assert [item.found for item in checked()[name]] == [item.found for item in built if item.name == name]
 
 
 @pytest.mark.parametrize("tool_timeout", ["1", "120", "300", "3600"])

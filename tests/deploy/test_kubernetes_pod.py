@@ -14,12 +14,16 @@ from pathlib import Path
 import pytest
 
 from tests.deploy.images import Images
-from tests.deploy.kubernetes_build import Object, edited, only, parse, replaced
+from tests.deploy.kubernetes_build import Object, edited, only, parse, production, replaced
 from tests.deploy.kubernetes_images import provide
 from tests.deploy.kubernetes_kubelet import POD_ADDRESS, Kubelet
 from tests.deploy.kubernetes_volumes import Volumes, in_a_network_of_its_own
 from tests.live.authority import make_certificate
 from tests.live.curl import STATELESS, Conversation
+from tests.live.project import Project
+from tests.render.support import Answers
+from tests.support.postgres import OWNER, SERVER
+from tests.support.postgres import running as running_postgres
 from tests.support.redis import running as running_redis
 
 pytestmark = pytest.mark.xdist_group("containers")
@@ -28,7 +32,9 @@ EDGES = ("nginx", "caddy")
 LONG, SHORT = 3, 0.5
 """Seconds that calls take."""
 TOGETHER = 4
-"""Calls in flight at one time."""
+"""Calls of each kind in flight at one time."""
+SECRET = {"MCP_PEER_SECRET": "p" * 64, "MCP_REQUEST_STATE_KEYS": "k" * 64}
+"""What the Secret holds whatever the cluster is."""
 
 
 @pytest.fixture(scope="module")
@@ -61,11 +67,7 @@ def playing(images: Images, edge: str, network: str, folder: Path) -> Iterator[K
     make_certificate(folder)
     with running_redis(folder / "redis") as redis:
         secrets = {
-            "acme-notes": {
-                "MCP_STATE_URL": redis.url,
-                "MCP_PEER_SECRET": "p" * 64,
-                "MCP_REQUEST_STATE_KEYS": "k" * 64,
-            },
+            "acme-notes": {"MCP_STATE_URL": redis.url, **SECRET},
             "acme-notes-tls": {name: (folder / name).read_text() for name in ("tls.crt", "tls.key")},
         }
         volumes = Volumes(built, secrets, folder / "volumes")
@@ -206,5 +208,32 @@ def test_D5_pod_that_cannot_start_is_seen_here(
     def body(network: str, folder: Path) -> None:
         with pytest.raises(AssertionError, match=said), playing(edge_images, edge, network, folder):
             pass
+
+    in_the_pods_network(body)
+
+
+def test_D6_migration_makes_the_tables_with_rights_that_the_server_lacks(
+    images: Images, locked: Callable[[Answers], Project]
+) -> None:
+    built = images.build(locked((("database", "postgres"),)).root, "localhost/acme-notes:migration")
+    assert built.returncode == 0, built.stdout
+    cluster = parse(production((("database", "postgres"),)))
+    pod: Object = only(cluster, "Job")["spec"]["template"]["spec"]
+    pod["containers"][0]["image"] = "acme-notes:migration"
+
+    def body(network: str, folder: Path) -> None:
+        folder.chmod(0o755)  # PostgreSQL runs as somebody else
+        with running_postgres(folder / "postgres") as postgres:
+            secrets = {
+                "acme-notes": {
+                    "MCP_STATE_URL": "redis://127.0.0.1:6379",
+                    "MCP_DATABASE_URL": postgres.url(SERVER),
+                    **SECRET,
+                },
+                "acme-notes-migration": {"MCP_DATABASE_MIGRATION_URL": postgres.url(OWNER)},
+            }
+            kubelet = Kubelet(images, pod, Volumes(cluster, secrets, folder / "volumes"), network, folder)
+            assert kubelet.complete() == 0, kubelet.running["migration"].output
+            assert postgres.ask("SELECT tableowner FROM pg_tables WHERE tablename = 'notes'") == OWNER
 
     in_the_pods_network(body)

@@ -3,16 +3,18 @@
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import time
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
-from tests.live.edges import FLUSH, POST, Edge, Headers, running
+from tests.live.edges import CONFIGS, FLUSH, POST, Edge, Headers, render, running
 from tests.live.stub_server import DEADLINE, StubServer
 
 pytestmark = pytest.mark.xdist_group("edges")
@@ -82,11 +84,12 @@ class Stream:
         return (self.arrived[-1] - self.arrived[0]) / (self.sent[-1] - self.sent[0])
 
 
-def stream(edge: Edge, wish: dict[str, float], headers: Headers = ()) -> Stream:
+def stream(edge: Edge, wish: dict[str, float], headers: Headers = (), *, port: int = 0) -> Stream:
     """Receive an event stream and note when each event was there to be read."""
     accept = [("Accept", "text/event-stream"), *headers]
     sent, arrived, rest = [], [], b""
-    with edge.open("POST", "/mcp", headers=accept, body=json.dumps(wish).encode()) as response:
+    body = json.dumps(wish).encode()
+    with edge.open("POST", "/mcp", headers=accept, body=body, on=edge.connect(port=port)) as response:
         gzip = zlib.decompressobj(wbits=31) if response.getheader("Content-Encoding") == "gzip" else None
         while part := response.read1(65536):
             now = time.monotonic()
@@ -126,6 +129,31 @@ def test_T4_drop_ins_that_compress_and_buffer_leave_the_stream_alone(name: str, 
         received = stream(edge, {"events": EVENTS}, [("Accept-Encoding", "gzip")])
 
     assert "content-encoding" not in received.headers
+    assert received.spread >= SMOOTH
+
+
+def test_D3_D4_buffering_is_off_on_mcp_alone(tmp_path: Path) -> None:
+    folder = render(tmp_path)
+    nginx, caddy = ((folder / config).read_text() for config in CONFIGS.values())
+
+    locations = re.findall(r"location = (\S+) \{([^}]*)\}", nginx)
+    handles = re.findall(r"handle (\S+) \{\s*import server( \{\s*flush_interval -1)?", caddy)
+
+    # The public listener's, and the replicas'.
+    assert [path for path, body in locations if "proxy_buffering off;" in body] == ["/mcp", "/mcp"]
+    assert nginx.count("proxy_buffering") == 2
+    assert [matcher for matcher, unbuffered in handles if unbuffered] == ["@mcp", "@mcp"]
+    assert caddy.count("flush_interval") == 2
+    assert len(locations) > 2
+    assert len(handles) > 2
+
+
+@pytest.mark.parametrize("listener", ["public", "peers"])
+def test_T4_each_listener_with_sessions_streams(listener: str, edge: Edge) -> None:
+    port = {"public": edge.public, "peers": edge.peers}[listener]
+
+    received = stream(edge, {"events": EVENTS}, port=port)
+
     assert received.spread >= SMOOTH
 
 

@@ -6,7 +6,7 @@ Not ready, nothing new, streams closed, calls answered, and only then sockets, s
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from typing import Final
 
 import anyio
@@ -32,31 +32,34 @@ class Drain:
     """
 
     def __init__(
-        self, *, health: Health, draining: Draining, leave: Callable[[], Awaitable[int]], timeout: float
+        self, *, health: Health, draining: Draining, leave: Callable[[], Coroutine[None, None, int]], timeout: float
     ) -> None:
         self._health = health
         self._draining = draining
         self._leave = leave
         self.timeout = timeout
 
-    async def run(self, hurried: Callable[[], bool]) -> bool:
+    async def run(self, hurried: Callable[[], bool], unread: Callable[[], int] = lambda: 0) -> bool:
         """Drain, and tell whether every call came to its own end.
 
         Args:
             hurried: Whether nobody wants to wait any longer: a second signal came.
+            unread: How many clients have not yet read the end of their answers.
         """
         begun = time.monotonic()
         self._health.drain()
         waiting, streams = self._in_flight, self._draining.streams
         self._draining.begin()
         log.info("drain_started", calls=waiting, streams=streams, seconds=self.timeout)
-        sessions = await self._leave()
-        await self._wait(self.timeout, hurried)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._leave)
+            await _until(lambda: not (self._in_flight or unread()) or hurried(), self.timeout)
         interrupted = 0
         if self._in_flight:
             interrupted = calls.interrupt()
-            await self._wait(LAST_WORDS)
+            await _until(lambda: not (self._in_flight or unread()), LAST_WORDS)
         cut = self._in_flight
+        sessions = await self._leave()  # those too that were in use until now
         log.info(
             "drained",
             calls=waiting,
@@ -73,8 +76,9 @@ class Drain:
         """Requests that wait for an answer, or calls still running whose clients have left."""
         return max(self._draining.requests, calls.running())
 
-    async def _wait(self, seconds: float, hurried: Callable[[], bool] = lambda: False) -> None:
-        with anyio.move_on_after(seconds):
-            # Two counters and a signal handler make no event to wait for.
-            while self._in_flight and not hurried():  # noqa: ASYNC110
-                await anyio.sleep(_PAUSE)
+
+async def _until(true: Callable[[], bool], seconds: float) -> None:
+    with anyio.move_on_after(seconds):
+        # Counters and a signal handler make no event to wait for.
+        while not true():  # noqa: ASYNC110
+            await anyio.sleep(_PAUSE)

@@ -35,6 +35,8 @@ _SILENCE: Final = 30.0
 """Seconds beyond the longest call without a byte, after which an owner is lost; streams are pinged more often."""
 _IDLE_SECONDS: Final = 4.0
 """Below the 5 s of uvicorn, and below what any edge keeps: a request on a connection that just closed would be lost."""
+_ON_ITS_WAY: Final = 1.0
+"""Seconds within which a request arrives that was sent here on the word of before; it finds a listener (S4)."""
 _PREFIX: Final = "owner:"
 _SENT_ON: Final = frozenset(
     b"accept content-type mcp-protocol-version mcp-session-id mcp-method mcp-name traceparent tracestate".split()
@@ -97,10 +99,16 @@ class Forwarding:
             self._told = False
 
     async def release(self, session_ids: Collection[str]) -> None:
-        """Tell all replicas that nobody holds these sessions, so that their clients open others at once."""
+        """Tell all replicas that nobody holds these sessions, so that their clients open others at once.
+
+        It returns when none of them can still send a request here.
+        """
+        if not session_ids:
+            return
         async with anyio.create_task_group() as tasks:
             for session_id in session_ids:
                 tasks.start_soon(self._forget, session_id)
+        await anyio.sleep(_ON_ITS_WAY)
 
     async def _forget(self, session_id: str) -> None:
         try:

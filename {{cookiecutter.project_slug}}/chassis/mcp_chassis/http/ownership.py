@@ -66,6 +66,7 @@ class Ownership:
         self._app = app
         self._forwarding = forwarding
         self._leaving = False
+        self._left: set[str] = set()
         self._places = places
         self._probes = Places(_MOST_PROBES)
         self._idle_timeout = idle_timeout
@@ -207,7 +208,9 @@ class Ownership:
         """Let nobody forward to the idle sessions any more, and return how many sessions end with the process."""
         self._leaving = True
         if self._forwarding is not None:
-            await self._forwarding.release(set(self._sessions).difference(self.held()))
+            idle = set(self._sessions).difference(self._left, self.held())
+            self._left |= idle
+            await self._forwarding.release(idle)
         return self.count
 
     @asynccontextmanager
