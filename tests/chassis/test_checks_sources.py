@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from mcp_chassis.checks.edges import Directive, Unparsable, caddy, nginx
 from mcp_chassis.checks.kustomize import Builder
 from mcp_chassis.checks.report import Finding
-from mcp_chassis.checks.sources import Block, blocks, load, seconds
+from mcp_chassis.checks.sources import Block, Directive, Unparsable, blocks, caddy, load, nginx, seconds
 
 LENGTHS = {
     "300": 300,

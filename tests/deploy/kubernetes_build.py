@@ -101,3 +101,14 @@ def pods(objects: Iterable[Object]) -> Iterator[tuple[str, Object]]:
 def containers(pod: Object) -> list[Object]:
     """Return all containers of a pod."""
     return [*pod.get("initContainers", []), *pod["containers"]]
+
+
+def built(**answers: str) -> list[Object]:
+    """Return what the overlay builds for these answers, as objects."""
+    return parse(production(tuple(answers.items())))
+
+
+def server_pod(objects: Iterable[Object]) -> Object:
+    """Return the `spec` of the server's pod."""
+    pod: Object = only(objects, "Deployment")["spec"]["template"]["spec"]
+    return pod

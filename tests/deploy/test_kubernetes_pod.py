@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.deploy.images import Images
-from tests.deploy.kubernetes_build import Object, edited, only, parse, production, replaced
+from tests.deploy.kubernetes_build import Object, edited, only, parse, production, replaced, server_pod
 from tests.deploy.kubernetes_images import provide
 from tests.deploy.kubernetes_kubelet import POD_ADDRESS, Kubelet
 from tests.deploy.kubernetes_volumes import Volumes, in_a_network_of_its_own
@@ -41,7 +41,7 @@ SECRET = {"MCP_PEER_SECRET": "p" * 64, "MCP_REQUEST_STATE_KEYS": "k" * 64}
 def edge_images(images: Images) -> Images:
     """Return the store with both edges in it."""
     for name in EDGES:
-        (container,) = pod_of(objects(name))["initContainers"]
+        (container,) = server_pod(objects(name))["initContainers"]
         provide(images, name, container["image"].rpartition(":")[2])
     return images
 
@@ -52,12 +52,6 @@ def objects(edge: str) -> list[Object]:
     setting = "- MCP_EXPOSURE=internal\n"
     more = "".join(f"      - {one}\n" for one in ("MCP_TOOL_LIMITS=countdown=500/500", "MCP_STATE_TIMEOUT=2"))
     return parse(edited((("edge", edge),), image, replaced("kustomization.yaml", setting, setting + more)))
-
-
-def pod_of(built: list[Object]) -> Object:
-    """Return the `spec` of the server's pod."""
-    pod: Object = only(built, "Deployment")["spec"]["template"]["spec"]
-    return pod
 
 
 @contextlib.contextmanager
@@ -71,7 +65,7 @@ def playing(images: Images, edge: str, network: str, folder: Path) -> Iterator[K
             "acme-notes-tls": {name: (folder / name).read_text() for name in ("tls.crt", "tls.key")},
         }
         volumes = Volumes(built, secrets, folder / "volumes")
-        kubelet = Kubelet(images, pod_of(built), volumes, network, folder)
+        kubelet = Kubelet(images, server_pod(built), volumes, network, folder)
         try:
             kubelet.start()
             yield kubelet
@@ -198,7 +192,7 @@ def test_D5_pod_that_cannot_start_is_seen_here(
     edge: str, broken: dict[str, Object], said: str, edge_images: Images, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = objects(edge)
-    (sidecar,) = pod_of(whole)["initContainers"]
+    (sidecar,) = server_pod(whole)["initContainers"]
     for key, value in broken.items():
         place = sidecar if key in sidecar else sidecar["securityContext"]
         place[key] = place[key] | value if key in sidecar else value

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from pathlib import Path
 from typing import Final
 
@@ -14,7 +13,7 @@ from mcp_chassis import Server
 from mcp_chassis.cli import application
 from tests.deploy.kubernetes_build import (
     OVERLAY,
-    Object,
+    built,
     containers,
     edited,
     of_kind,
@@ -22,6 +21,7 @@ from tests.deploy.kubernetes_build import (
     parse,
     pods,
     production,
+    server_pod,
     with_ingress,
 )
 from tests.render.support import Answers, by_copier, is_yours, label, matrix
@@ -32,17 +32,6 @@ EDGES: Final = ("nginx", "caddy")
 every_answer = pytest.mark.parametrize("answers", matrix(), ids=label)
 each_edge = pytest.mark.parametrize("edge", EDGES)
 each_timeout = pytest.mark.parametrize("timeout", [70, 120, 300, 3600])
-
-
-def built(**answers: str) -> list[Object]:
-    """Return the objects of a project with these answers."""
-    return parse(production(tuple(answers.items())))
-
-
-def server_pod(objects: list[Object]) -> Object:
-    """Return the `spec` of the server's pod."""
-    pod: Object = only(objects, "Deployment")["spec"]["template"]["spec"]
-    return pod
 
 
 def seconds(text: str) -> int:
@@ -141,38 +130,6 @@ def test_D5_drop_ins_reach_the_pod(edge: str, tmp_path: Path) -> None:
     assert {"name": "edge-conf-d", "configMap": {"name": "edge-conf-d", "optional": True}} in seeded
 
 
-def test_T5_behind_a_mesh_every_listener_leads_to_loopback() -> None:
-    objects = built(edge="mesh")
-    pod = server_pod(objects)
-    (server,) = pod["containers"]
-
-    listeners = only(objects, "Sidecar")["spec"]["ingress"]
-
-    assert "initContainers" not in pod
-    assert {one["defaultEndpoint"] for one in listeners} == {"127.0.0.1:8080"}
-    assert {one["port"]["number"] for one in listeners} == {one["containerPort"] for one in server["ports"]}
-    commands = {kind: server[kind]["exec"]["command"] for kind in server if kind.endswith("Probe")}
-    asked = {kind: command[-1] for kind, command in commands.items()}
-    assert asked == {"startupProbe": "live", "livenessProbe": "live", "readinessProbe": "ready"}
-    assert {tuple(command[:-1]) for command in commands.values()} == {("python", "-m", "mcp_chassis.alive")}
-
-
-def test_D5_mesh_has_what_the_edges_listeners_are_elsewhere() -> None:
-    objects = built(edge="mesh")
-
-    rules = only(objects, "AuthorizationPolicy")["spec"]["rules"]
-    routes = only(objects, "HTTPRoute")["spec"]["rules"]
-
-    paths = {rule["to"][0]["operation"]["ports"][0]: rule["to"][0]["operation"].get("paths") for rule in rules}
-    assert paths.keys() == {"8080", "9090", "9443"}
-    assert {match["path"]["value"] for rule in routes for match in rule["matches"]} == set(paths["8080"])
-    removed = [rule["filters"][0]["requestHeaderModifier"]["remove"] for rule in routes]
-    assert removed == [["X-Client-Subject", "X-Peer-Assertion"]] * 2
-    names = {one["metadata"]["name"] for one in objects}
-    assert not of_kind(objects, "BackendTLSPolicy")
-    assert not [name for name in names if name.startswith("edge-")]
-
-
 def test_S4_a_pod_is_ready_before_another_leaves() -> None:
     objects = built()
     deployment, scaler = only(objects, "Deployment")["spec"], only(objects, "HorizontalPodAutoscaler")["spec"]
@@ -212,42 +169,6 @@ def test_D5_pods_stay_within_the_restricted_profile(answers: Answers) -> None:
     assert only(objects, "ServiceAccount")["automountServiceAccountToken"] is False
     enforced = only(objects, "Namespace")["metadata"]["labels"]["pod-security.kubernetes.io/enforce"]
     assert enforced == "restricted"
-
-
-def ports(rule: Object) -> set[int]:
-    """Return the ports of one rule of a policy; none would mean all."""
-    return {one["port"] for one in rule["ports"]}
-
-
-@every_answer
-def test_D5_network_lets_in_and_out_what_is_named(answers: Answers) -> None:
-    policies = of_kind(parse(production(answers)), "NetworkPolicy")
-    given = dict(answers)
-    inward, outward = (one["spec"] for one in sorted(policies, key=lambda one: str(one["metadata"]["name"])))
-
-    assert (inward["policyTypes"], outward["policyTypes"]) == (["Ingress"], ["Egress"])
-    assert [ports(rule) for rule in inward["ingress"]] == [{8080 if given["edge"] == "mesh" else 8443}, {9443}, {9090}]
-    assert all(rule["from"] for rule in inward["ingress"])
-    extra = ({5432} if given["database"] == "postgres" else set()) | ({15012} if given["edge"] == "mesh" else set())
-    assert [ports(rule) for rule in outward["egress"]] == [{53}, {9443}, {6379, 4318} | extra, {443}]
-    assert all(rule["to"] for rule in outward["egress"])
-
-
-@pytest.mark.parametrize(
-    ("address", "expected"), [("169.254.169.254", False), ("10.0.0.1", False), ("93.184.215.14", True)]
-)
-def test_D5_tools_reach_the_internet_and_neither_metadata_nor_neighbours(address: str, expected: bool) -> None:
-    _, outward = of_kind(built(), "NetworkPolicy")
-    (rule,) = [rule for rule in outward["spec"]["egress"] if ports(rule) == {443}]
-
-    asked = ipaddress.ip_address(address)
-    found = False
-    for block in (one["ipBlock"] for one in rule["to"]):
-        network = ipaddress.ip_network(block["cidr"])
-        except_for = [ipaddress.ip_network(one) for one in block.get("except", [])]
-        found = found or (asked in network and not any(asked in one for one in except_for))
-
-    assert found is expected
 
 
 def test_D6_migration_is_a_command_that_exists_with_rights_that_the_server_lacks() -> None:

@@ -10,7 +10,7 @@ import anyio
 import typer
 
 from mcp_chassis import derived
-from mcp_chassis.checks.command import check_commands
+from mcp_chassis.checks import check_commands
 from mcp_chassis.checks.watch import add_probe, add_publish, schema_commands
 from mcp_chassis.environment import ConfigurationError
 from mcp_chassis.ops import ops_commands

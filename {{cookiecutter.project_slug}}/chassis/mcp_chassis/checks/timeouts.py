@@ -11,10 +11,9 @@ from typing import Final
 
 from mcp_chassis.checks.chain import chain, long_enough
 from mcp_chassis.checks.cluster import Cluster, Limits, is_ours
-from mcp_chassis.checks.edges import Directive, Unparsable, caddy, nginx
 from mcp_chassis.checks.kustomize import NAMES, Builder
 from mcp_chassis.checks.report import Check, Finding, Nothing, Profile, judged
-from mcp_chassis.checks.sources import Block, blocks, read, seconds
+from mcp_chassis.checks.sources import Block, Directive, Unparsable, blocks, caddy, nginx, read, seconds
 
 _TO_SERVER: Final = 5.0
 """Seconds after which uvicorn closes an idle connection; the edge must be first, or a call meets a closed one."""
