@@ -11,7 +11,8 @@ import typer
 
 from mcp_chassis import derived
 from mcp_chassis.checks import check_commands
-from mcp_chassis.checks.watch import add_probe, add_publish, schema_commands
+from mcp_chassis.checks.contract import schema_commands
+from mcp_chassis.checks.watch import add_probe, add_publish
 from mcp_chassis.environment import ConfigurationError
 from mcp_chassis.ops import ops_commands
 from mcp_chassis.serve import serve, serve_reloading
@@ -64,15 +65,14 @@ def application(server: Server) -> typer.Typer:
 
         def run() -> None:
             settings = start(server, stream=sys.stderr)
-            pinned(server, settings)
-            anyio.run(serve_stdio, server, settings)
+            anyio.run(serve_stdio, server, settings, pinned(server, settings).verifying())
 
         _configured(run)
 
     checks = check_commands(server)
     add_publish(checks)
     app.add_typer(checks, name="check")
-    app.add_typer(schema_commands(lambda: str(server.package)), name="schema")
+    app.add_typer(schema_commands(lambda: str(server.package), server.name), name="schema")
     add_probe(app)
     app.add_typer(ops_commands(server), name="ops")
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any
 
 import anyio
 from mcp.server.mcpserver import Context
@@ -25,6 +26,13 @@ async def ping(
         await context.report_progress(step, steps)
         await anyio.sleep(interval)
     return "pong"
+
+
+def is_ours(tool: Mapping[str, Any]) -> bool:
+    """Tell whether an entry of a tool list is this tool: a stranger's `ping` may do anything."""
+    schema = tool.get("inputSchema")
+    known = schema.get("properties") if isinstance(schema, dict) else None
+    return tool.get("name") == NAME and isinstance(known, dict) and {"steps", "interval"} == known.keys()
 
 
 def register(server: Server) -> None:

@@ -36,6 +36,7 @@ class Contract(TypedDict):
     resourceTemplates: dict[str, Json]
 
 
+PARTS: Final = ("tools", "prompts", "resources", "resourceTemplates")
 _IDENTITY: Final = {"tools": "name", "prompts": "name", "resources": "uri", "resourceTemplates": "uriTemplate"}
 
 
@@ -60,7 +61,7 @@ def contract_of(lists: Mapping[str, Sequence[Json]]) -> Contract:
         part: {
             str(item[key]): _canonical({name: value for name, value in item.items() if name not in _VOLATILE})
             for item in lists.get(part, ())
-            if not (part == "tools" and item[key] == ping.NAME)
+            if not (part == "tools" and ping.is_ours(item))
         }
         for part, key in _IDENTITY.items()
     }

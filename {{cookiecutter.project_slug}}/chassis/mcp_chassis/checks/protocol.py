@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-import httpx2
-
+from mcp_chassis.checks import server as _server  # noqa: F401  # it fills the list
 from mcp_chassis.checks.report import Finding, Nothing, judged
-from mcp_chassis.checks.server import CHECKS, Target, add_check
-from mcp_chassis.checks.wire import BOTH, ERAS, EVENTS, HANDSHAKE, JSON, STATELESS, Conversation, Era, Reply
+from mcp_chassis.checks.target import CHECKS, Target, add_check
+from mcp_chassis.checks.wire import BOTH, ERAS, EVENTS, HANDSHAKE, JSON, STATELESS, Era, Reply
 from mcp_chassis.ping import NAME as PING
 
 _ACCEPT: Final[Sequence[tuple[str | None, tuple[str, ...]]]] = (
@@ -72,8 +71,9 @@ async def malformed(target: Target) -> list[Finding]:
     for era in ERAS:
         async with target.opened(era) as conversation:
             for name, body in (("a batch", [{"jsonrpc": "2.0", "id": 1, "method": "ping"}]), ("no message", {"id": 1})):
-                reply = await conversation.send(body, {**target.headers, "Content-Type": JSON}, BOTH)
-                findings.append(judged((reply.status, _error(reply)) == (400, -32600), "", f"{name}: {reply.told}"))
+                reply = await conversation.send(body, {**conversation.headers, "Content-Type": JSON}, BOTH)
+                good = (reply.status, _error(reply)) == (400, -32600)
+                findings.append(judged(good, "", f"{era.name}, {name}: {reply.told}"))
     return findings
 
 
@@ -86,8 +86,9 @@ async def versions(target: Target) -> list[Finding]:
         version = str(reply.result.get("protocolVersion"))
         findings.append(judged(version.startswith("20"), "", f"handshake, 1999-01-01: {version}"))
     async with target.talk(STATELESS) as conversation:
-        headers = {**target.headers, "Content-Type": JSON, "MCP-Protocol-Version": "2999-01-01", "Mcp-Method": "ping"}
-        reply = await conversation.send({"jsonrpc": "2.0", "id": 1, "method": "ping", "params": {}}, headers, BOTH)
+        own = {"Content-Type": JSON, "MCP-Protocol-Version": "2999-01-01", "Mcp-Method": "ping"}
+        body = {"jsonrpc": "2.0", "id": 1, "method": "ping", "params": {}}
+        reply = await conversation.send(body, {**conversation.headers, **own}, BOTH)
         findings.append(judged(400 <= reply.status < 500 and bool(_error(reply)), "", f"2999-01-01: {reply.told}"))
     return findings
 
@@ -108,14 +109,29 @@ async def sessions(target: Target) -> list[Finding]:
     return findings
 
 
+@add_check("A2", "the credential is checked before anything else, on every request: a session is no credential")
+async def every_request(target: Target) -> list[Finding]:
+    """A message without the credential is 401, in an open session too."""
+    if target.token is None:
+        raise Nothing("no credential was given, so this may be a server for everybody")
+    findings = []
+    for era in ERAS:
+        async with target.opened(era) as conversation:
+            bare = {name: value for name, value in conversation.headers.items() if name != "Authorization"}
+            body = {"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {}}
+            reply = await conversation.send(body, {**bare, "Content-Type": JSON}, BOTH)
+        findings.append(judged(reply.status == 401, "", f"{era.name}: {reply.told}"))
+    return findings
+
+
 @add_check("T7", "Host and Origin are checked before anything else: a page could reach this server by DNS rebinding")
 async def strangers(target: Target) -> list[Finding]:
     """A foreign Host is 421, a foreign Origin 403."""
     findings = []
     for name, status in (("Host", 421), ("Origin", 403)):
         given = {"Host": "evil.example"} if name == "Host" else {"Origin": "https://evil.example"}
-        async with httpx2.AsyncClient(timeout=target.timeout) as client:
-            reply = await Conversation(client, target.url, STATELESS, {**target.headers, **given}).open()
+        async with target.talk(STATELESS, further=given) as conversation:
+            reply = await conversation.open()
         findings.append(judged(reply.status == status, "", f"{name}: evil.example: {reply.told}"))
     return findings
 
@@ -142,6 +158,7 @@ GATE: Final = {
         "ping",
         "streaming",
         "refusal",
+        "every_request",
         "accept",
         "versions",
         "sessions",
@@ -152,4 +169,4 @@ GATE: Final = {
         "strangers",
     )
 }
-"""Gate 1."""
+"""Gate 1. What is skipped fails it: a server of this chassis has all of it."""

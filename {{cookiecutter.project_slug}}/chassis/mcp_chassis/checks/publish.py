@@ -33,6 +33,11 @@ class Entry:
     private: bool
 
     @property
+    def release(self) -> str:
+        """The version without the v of a tag."""
+        return self.version.removeprefix("v")
+
+    @property
     def urls(self) -> list[str]:
         """The production addresses that it records."""
         remotes = self.record.get("remotes")
@@ -51,8 +56,9 @@ def entry_of(version: str | None, *, private: bool) -> Entry:
         raise ValueError(f"{RECORD} is not there: run this in the root of your project") from None
     if not isinstance(record, dict):
         raise ValueError(f"{RECORD} must hold one JSON object")
-    project = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))["project"]
-    return Entry(record, version or str(project["version"]), private)
+    if version is None:
+        version = str(tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))["project"]["version"])
+    return Entry(record, version, private)
 
 
 publish: Final[Profile[Entry]] = Profile()
@@ -69,7 +75,7 @@ def recorded(entry: Entry) -> list[Finding]:
 def version(entry: Entry) -> list[Finding]:
     """The version that is published is the release's."""
     found = str(entry.record.get("version"))
-    return [judged(found == entry.version.removeprefix("v"), str(RECORD), f"{found}, the release is {entry.version}")]
+    return [judged(found == entry.release, str(RECORD), f"{found}, the release is {entry.version}")]
 
 
 async def _reachable(entry: Entry) -> list[Finding]:
@@ -100,6 +106,8 @@ publish.append(
 
 def _admitted(text: str, *, private: bool) -> bool:
     address = ipaddress.ip_address(text.partition("%")[0])
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
+        address = address.ipv4_mapped
     if address.is_loopback or address.is_unspecified or address.is_link_local or address.is_multicast:
         return False
     return address.is_global or private

@@ -16,7 +16,7 @@ from pydantic_core import from_json
 
 from mcp_chassis.auth import keys
 from mcp_chassis.auth.keys import FileKeyring
-from mcp_chassis.checks.server import Target
+from mcp_chassis.checks.target import Target
 from mcp_chassis.request import EVERY_SCOPE
 
 _READY_SECONDS: Final = 30.0

@@ -6,13 +6,16 @@ Plain HTTP on purpose: a check that speaks through an SDK sees what that SDK mak
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any, Final
 
+import anyio
 import httpx2
 from pydantic_core import from_json
+
+from mcp_chassis.checks.report import Unseen
 
 JSON: Final = "application/json"
 EVENTS: Final = "text/event-stream"
@@ -21,6 +24,10 @@ _CLIENT: Final = {"name": "mcp-chassis-checks", "version": "1"}
 _META: Final = "io.modelcontextprotocol/"
 _NAMED_BY: Final = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"}
 _MOST_PAGES: Final = 100
+_MOST_BYTES: Final = 8 * 1024 * 1024
+"""Of one answer; what is longer is no answer that a client would read."""
+_AFTERWARDS: Final = 1.0
+"""Seconds that a stream may stay open after its answer."""
 _ids = count(1)
 
 Json = dict[str, Any]
@@ -58,7 +65,7 @@ class Reply:
 
     status: int
     headers: httpx2.Headers
-    body: bytes = b""
+    body: bytearray = field(default_factory=bytearray)
     messages: list[Json] = field(default_factory=list)
     arrivals: list[float] = field(default_factory=list)
 
@@ -83,8 +90,11 @@ class Reply:
         """The answer in a few words, for a report."""
         error = self.answer.get("error")
         if isinstance(error, dict):
-            return f"HTTP {self.status}, error {error.get('code')}: {str(error.get('message'))[:120]}"
-        return f"HTTP {self.status}, {self.kind or 'no body'}"
+            return f"HTTP {self.status}, error {error.get('code')}: {error.get('message')}"
+        if 300 <= self.status < 400 and (place := self.headers.get("location")):
+            return f"HTTP {self.status}, redirected to {place.partition('?')[0]}"
+        cut = f", cut after {_MOST_BYTES >> 20} MiB" if len(self.body) > _MOST_BYTES else ""
+        return f"HTTP {self.status}, {self.kind or 'no body'}{cut}"
 
 
 class Conversation:
@@ -95,15 +105,23 @@ class Conversation:
         url: The endpoint.
         era: How it is spoken to.
         headers: Further headers, such as the credential.
+        patience: Seconds that one answer may take, to its end.
     """
 
     def __init__(
-        self, client: httpx2.AsyncClient, url: str, era: Era, headers: Mapping[str, str] | None = None
+        self, client: httpx2.AsyncClient, url: str, era: Era, headers: Mapping[str, str], *, patience: float
     ) -> None:
         self._client = client
         self._url = url
-        self._headers = dict(headers or {})
+        # A compressed answer could grow without bound, and arrives in lumps.
+        self._headers = {"Accept-Encoding": "identity", **headers}
+        self._patience = patience
         self.era = era
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """What every message carries: credential, session, negotiated version."""
+        return self._headers
 
     @property
     def session(self) -> str | None:
@@ -146,23 +164,34 @@ class Conversation:
         return await self.send(body, headers, accept)
 
     async def send(self, body: object, headers: Mapping[str, str], accept: str | None) -> Reply:
-        """Send any JSON body."""
-        begun = time.monotonic()
+        """Send any JSON body. Raises `TimeoutError` if no answer comes in time."""
         request = self._client.build_request("POST", self._url, json=body, headers=dict(headers))
         request.headers.pop("accept", None)
         if accept is not None:
             request.headers["Accept"] = accept
-        response = await self._client.send(request, stream=True)
-        try:
-            return await _read(response, begun)
-        finally:
-            await response.aclose()
+        given = body.get("id") if isinstance(body, dict) else None
+        reply: Reply | None = None
+        with anyio.move_on_after(self._patience) as scope:
+            begun = time.monotonic()
+            response = await self._client.send(request, stream=True)
+            reply = Reply(response.status_code, response.headers)
+            try:
+                async for _ in _reading(reply, response, begun):
+                    if given is not None and reply.answer.get("id") == given:
+                        scope.deadline = min(scope.deadline, anyio.current_time() + _AFTERWARDS)
+            finally:
+                await response.aclose()
+        if reply is None:
+            raise TimeoutError(f"nothing within {self._patience:.0f} s")
+        if scope.cancelled_caught and not reply.answer:
+            raise TimeoutError(f"{reply.told}, and no end within {self._patience:.0f} s")
+        return reply
 
     async def pages(self, method: str, key: str) -> list[Json]:
         """Return all items of a list, or none where the server has no such list.
 
         Raises:
-            ValueError: If it answers with something else, or never stops.
+            Unseen: If it answers with something else, or never stops.
         """
         items: list[Json] = []
         cursor: dict[str, str] = {}
@@ -170,13 +199,14 @@ class Conversation:
             reply = await self.request(method, cursor)
             if reply.answer.get("error", {}).get("code") == -32601:
                 return items
-            if not isinstance(reply.result.get(key), list):
-                raise ValueError(f"{method}: {reply.told}")
-            items += reply.result[key]
+            listed = reply.result.get(key)
+            if not isinstance(listed, list) or not all(isinstance(item, dict) for item in listed):
+                raise Unseen(f"{method}: {reply.told}, and no list of {key}", "look at the server's log")
+            items += listed
             if not (following := reply.result.get("nextCursor")):
                 return items
             cursor = {"cursor": str(following)}
-        raise ValueError(f"{method} has more than {_MOST_PAGES} pages")
+        raise Unseen(f"{method} has more than {_MOST_PAGES} pages", "the server's cursors lead in a circle")
 
     async def close(self) -> None:
         """End the session, if there is one."""
@@ -184,19 +214,21 @@ class Conversation:
             await self._client.delete(self._url, headers=self._headers)
 
 
-async def _read(response: httpx2.Response, begun: float) -> Reply:
-    reply = Reply(response.status_code, response.headers)
+async def _reading(reply: Reply, response: httpx2.Response, begun: float) -> AsyncIterator[None]:
+    """Fill `reply`, piece by piece."""
     pending = b""
     async for chunk in response.aiter_bytes():
         reply.body += chunk
+        if len(reply.body) > _MOST_BYTES:
+            return
         if reply.kind == EVENTS:
             *events, pending = (pending + chunk).replace(b"\r\n", b"\n").split(b"\n\n")
             for event in events:
                 lines = [line[5:].strip() for line in event.splitlines() if line.startswith(b"data:")]
                 _keep(reply, b"\n".join(lines), begun)
+        yield
     if reply.kind == JSON:
-        _keep(reply, reply.body, begun)
-    return reply
+        _keep(reply, bytes(reply.body), begun)
 
 
 def _keep(reply: Reply, text: bytes, begun: float) -> None:
