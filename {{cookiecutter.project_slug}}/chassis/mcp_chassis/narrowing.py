@@ -68,7 +68,7 @@ class Narrowing:
         yield from self._rest(where, wide, narrow)
         yield from _defaults(where, wide, narrow)
         for key in sorted((wide.keys() | narrow.keys()) - _KNOWN):
-            if wide.get(key, _MISSING) != narrow.get(key, _MISSING):
+            if not same(wide.get(key, _MISSING), narrow.get(key, _MISSING)):
                 yield f"{where}/{key}", "changed"
 
     def _references(self, where: str, wide: Json, narrow: Json) -> Iterator[tuple[str, str]]:
@@ -77,7 +77,7 @@ class Narrowing:
             return  # already being compared further out
         one, other = _resolved(wide, self._wide), _resolved(narrow, self._narrow)
         if one is None or other is None:
-            if wide != narrow or self._wide.get("$defs") != self._narrow.get("$defs"):
+            if not same([wide, self._wide.get("$defs")], [narrow, self._narrow.get("$defs")]):
                 yield where, "refers elsewhere"
             return
         self._open.add(pair)
@@ -120,7 +120,7 @@ class Narrowing:
         """Compare what holds for members that are not named."""
         for key in _OPEN:
             one, other = wide.get(key, True), narrow.get(key, True)
-            if one is False or other is True or (one == other and not _refers(one)):
+            if one is False or other is True or (same(one, other) and not _refers(one)):
                 continue
             if other is False or one is True:
                 yield f"{where}/{key}", "bounded now"
@@ -172,20 +172,22 @@ def _type_set(schema: Json) -> set[str] | None:
 
 def _defaults(where: str, wide: Json, narrow: Json) -> Iterator[tuple[str, str]]:
     """A default that comes where there was none speaks of nobody's calls; another one changes what they mean."""
-    if "default" in wide and wide["default"] != narrow.get("default", _MISSING):
+    if "default" in wide and not same(wide["default"], narrow.get("default", _MISSING)):
         yield f"{where}/default", "changed"
 
 
 def _values(where: str, wide: Json, narrow: Json) -> Iterator[tuple[str, str]]:
     if "enum" not in narrow:
         return
-    lost = [value for value in wide.get("enum", ()) if not any(_same(value, other) for other in narrow["enum"])]
+    lost = [value for value in wide.get("enum", ()) if not any(same(value, other) for other in narrow["enum"])]
     if lost or "enum" not in wide:
         yield f"{where}/enum", f"lost {', '.join(map(json.dumps, lost)) or 'every other value'}"
 
 
-def _same(one: object, other: object) -> bool:
+def same(one: object, other: object) -> bool:
     """Compare as JSON does: 1 and true are two values."""
+    if _MISSING in (one, other):
+        return one is other
     return json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
 
 

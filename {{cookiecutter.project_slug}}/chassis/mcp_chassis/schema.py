@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal, TypedDict
 
 from mcp_chassis import ping
-from mcp_chassis.narrowing import TEXTS, Json, Narrowing, silent
+from mcp_chassis.narrowing import TEXTS, Json, Narrowing, same, silent
 
 FORMAT: Final = 1
 Kind = Literal["breaking", "compatible", "text-only"]
@@ -114,7 +114,7 @@ def step_of(changes: Sequence[Change]) -> Step:
 def _entry_changes(where: str, old: Json, new: Json) -> Iterator[Change]:
     for key in sorted(old.keys() | new.keys()):
         before, after = old.get(key, _MISSING), new.get(key, _MISSING)
-        if before == after:
+        if key in old and key in new and same(before, after):
             continue
         place = f"{where}/{key}"
         if key in TEXTS:
@@ -144,7 +144,7 @@ def _argument_changes(where: str, old: Sequence[Json], new: Sequence[Json]) -> I
         elif before[name].get("required", False) != after[name].get("required", False):
             needed = after[name].get("required", False)
             yield Change("breaking" if needed else "compatible", place, f"{'' if needed else 'no longer '}required")
-        elif before[name] != after[name]:
+        elif not same(before[name], after[name]):
             yield Change("text-only", place, "described otherwise")
 
 
@@ -160,21 +160,21 @@ def _schema_changes(where: str, old: Json, new: Json, *, given: bool) -> Iterato
     found = [Change("breaking", place, what) for place, what in Narrowing(given, old, new).reasons(where)]
     if found:
         yield from found
-    elif silent(old) != silent(new):
+    elif not same(silent(old), silent(new)):
         yield Change("compatible", where, "accepts more" if given else "promises more")
     before, after = dict(_said(where, old)), dict(_said(where, new))
     # What came or went with a member is told with the member.
-    places = before.keys() | after.keys() if silent(old) == silent(new) else before.keys() & after.keys()
+    places = before.keys() | after.keys() if same(silent(old), silent(new)) else before.keys() & after.keys()
     for place in sorted(places):
-        if before.get(place) != after.get(place):
+        if not same(before.get(place), after.get(place)):
             yield Change("text-only", place, "described otherwise")
 
 
 def _said(where: str, value: Any, *, names: bool = False) -> Iterator[tuple[str, object]]:
     """Yield each text of a schema and its place."""
-    if not isinstance(value, dict):
+    if not isinstance(value, dict | list):
         return
-    for key, inner in value.items():
+    for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
         if key in TEXTS and not names:
             yield f"{where}/{key}", inner
         else:
