@@ -36,6 +36,7 @@ YOURS = [
     "deploy/caddy/conf.d/own.caddy",
     "deploy/nginx/conf.d/own.conf",
     "pyproject.toml",
+    "resources.lock.json",
     "server.json",
     "src/acme_notes/server.py",
     "src/acme_notes/tools/notes.py",

@@ -1,113 +1,58 @@
-"""What a server loads at run time, pinned by digest: swapped underneath, it is refused, and the verified copy serves on
-(C1, C2).
+"""What a server loads at run time, pinned by digest (C1).
 
-`resources.lock.json` is part of the artefact and never fetched. It names for each URL the SHA-256, the size, the media
-type and when it was last verified.
+Swapped underneath, it is refused, and the verified copy serves on.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
-import re
-import tempfile
-from collections.abc import AsyncIterator
+import stat
+from collections import Counter
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
-from urllib.parse import unquote, urlsplit
 
 import anyio
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from mcp_chassis.environment import ConfigurationError, Problem
-from mcp_chassis.fetching import Fetched, Fetcher, FetchFailed
+from mcp_chassis.fetching import Fetched, Fetcher, FetchFailed, shown
+from mcp_chassis.pins import LOCK, Pin, digest, replace
 from mcp_chassis.telemetry.logging import log
-from mcp_chassis.telemetry.metrics import RESOURCE_CURRENT, RESOURCE_FAILURES, RESOURCE_MISMATCHES
+from mcp_chassis.telemetry.metrics import RESOURCE_CURRENT, RESOURCE_FAILURES
 
-LOCK: Final = Path("resources.lock.json")
-_FORMAT: Final = 1
-_MUTABLE: Final = frozenset(
-    {"latest", "main", "master", "head", "trunk", "develop", "dev", "nightly", "stable", "edge", "current", "snapshot"}
-)
-_RAW_BRANCH: Final = re.compile(r"/refs/heads/|/(?:blob|raw|tree)/(?!v?\d+\.\d|[0-9a-f]{40}/)[^/]+/")
-
-
-class Pin(BaseModel):
-    """One remote resource as it was reviewed."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    sha256: str = Field(pattern="^[0-9a-f]{64}$")
-    size: int = Field(ge=0)
-    media_type: str
-    last_verified: AwareDatetime
-
-    @classmethod
-    def of(cls, found: Fetched) -> Pin:
-        """Return the pin of what was fetched just now."""
-        now = datetime.now(UTC).replace(microsecond=0)
-        return cls(sha256=digest(found.body), size=len(found.body), media_type=found.media_type, last_verified=now)
-
-    def fits(self, body: bytes) -> bool:
-        """Tell whether `body` is what was pinned."""
-        return len(body) == self.size and digest(body) == self.sha256
-
-
-class _Lock(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-    format: int = Field(_FORMAT, ge=_FORMAT, le=_FORMAT)
-    resources: dict[str, Pin] = {}
+_AT_ONCE: Final = 4
 
 
 class NotPinned(LookupError):
     """A URL that `resources.lock.json` does not name: nobody reviewed what would be loaded."""
 
 
-class Unpinnable(ValueError):
-    """A URL that may mean something else tomorrow; the text says why."""
+class Copies:
+    """A folder of verified copies, each named after its digest; several processes may share it.
 
-
-def digest(body: bytes) -> str:
-    """Return the SHA-256 of `body`, in hexadecimal."""
-    return hashlib.sha256(body).hexdigest()
-
-
-def check_reference(url: str) -> None:
-    """Raise `Unpinnable` if `url` is not https, or names something that moves, such as a branch (C2)."""
-    parts = urlsplit(url)
-    if parts.scheme != "https" or not parts.hostname or "@" in parts.netloc or parts.fragment:
-        raise Unpinnable(f"{url} must be https:// and a host, without credentials and fragment")
-    words = re.split(r"[/=&@:]", unquote(f"{parts.path}/{parts.query}").lower())
-    moving = next((word for word in words if word in _MUTABLE), None)
-    if moving is not None or _RAW_BRANCH.search(unquote(parts.path)):
-        raise Unpinnable(f"{url} moves ({moving or 'a branch'}); name a version or a commit instead")
-
-
-def read_lock(path: Path = LOCK) -> dict[str, Pin]:
-    """Return the pins by their URLs; none if there is no lock.
-
-    Raises:
-        Unpinnable: If it is no such file, or an entry is mutable.
+    Args:
+        folder: Made when the first copy is kept.
     """
-    try:
-        lock = _Lock.model_validate_json(path.read_bytes())
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValidationError) as error:
-        raise Unpinnable(f"{path} cannot be read: {str(error).splitlines()[0]}") from None
-    for url in lock.resources:
-        check_reference(url)
-    return lock.resources
 
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
 
-def write_lock(pins: dict[str, Pin], path: Path = LOCK) -> None:
-    """Write the pins, sorted, in one step."""
-    text = json.dumps(_Lock(format=_FORMAT, resources=pins).model_dump(mode="json"), indent=2, sort_keys=True) + "\n"
-    _replace(path, text.encode("utf-8"))
+    def find(self, pin: Pin) -> bytes | None:
+        """Return the copy if it is there and whole; whoever can write into the folder cannot change what is pinned."""
+        try:
+            # Not blocking, because somebody may have put a pipe there.
+            handle = os.open(self._folder / pin.sha256, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            with os.fdopen(handle, "rb") as file:
+                found = os.fstat(handle)
+                body = file.read(pin.size) if stat.S_ISREG(found.st_mode) and found.st_size == pin.size else b""
+        except OSError:
+            return None
+        return body if pin.fits(body) else None
+
+    def keep(self, pin: Pin, body: bytes) -> None:
+        """Keep a copy. Raises `OSError` if the folder does not take it."""
+        replace(self._folder / pin.sha256, body)
 
 
 class Resources:
@@ -115,17 +60,19 @@ class Resources:
 
     Args:
         pins: By their URLs.
-        cache: Where verified copies are kept from one start to the next.
+        copies: Where verified copies are kept from one start to the next.
         fetcher: Fetches.
         interval: Seconds between two verifications; 0 verifies at the start alone.
     """
 
-    def __init__(self, pins: dict[str, Pin], *, cache: Path, fetcher: Fetcher, interval: float) -> None:
+    def __init__(self, pins: dict[str, Pin], *, copies: Copies, fetcher: Fetcher, interval: float) -> None:
         self._pins = pins
-        self._cache = cache
+        self._copies = copies
         self._fetcher = fetcher
         self._interval = interval
         self._verified: dict[str, bytes] = {}
+        self._failures: Counter[str] = Counter()
+        self._labels = labels(pins)
 
     async def prepare(self) -> None:
         """Have a verified copy of everything.
@@ -133,16 +80,26 @@ class Resources:
         Raises:
             ConfigurationError: If of something there is none: the server must not start.
         """
-        problems = []
-        for url, pin in self._pins.items():
-            kept = self._kept(pin)
-            if kept is not None:
-                # Verified when it was kept, and its digest again now; the network is asked once the server runs.
-                self._verified[url] = kept
-            elif reason := await self._verify(url, pin):
-                problems.append(Problem(str(LOCK), url, f"has no verified copy: {reason}"))
-        if problems:
-            raise ConfigurationError(problems)
+        reasons: dict[str, str] = {}
+        limiter = anyio.CapacityLimiter(_AT_ONCE)
+
+        async def get(url: str) -> None:
+            async with limiter:
+                reasons[url] = await self._verify(url)
+
+        async with anyio.create_task_group() as tasks:
+            for url, pin in self._pins.items():
+                kept = self._copies.find(pin)
+                if kept is None:
+                    tasks.start_soon(get, url)
+                else:
+                    # Verified when it was kept, and its digest again now; the network is asked once the server runs.
+                    self._verified[url] = kept
+        missing = [(url, reasons[url]) for url in self._pins if reasons.get(url)]
+        if missing:
+            raise ConfigurationError(
+                [Problem(f"{LOCK}: {shown(url)}", None, f"has no verified copy: {reason}") for url, reason in missing]
+            )
 
     @asynccontextmanager
     async def verifying(self) -> AsyncIterator[None]:
@@ -150,75 +107,93 @@ class Resources:
 
         async def repeat() -> None:
             while True:
-                for url, pin in self._pins.items():
-                    await self._verify(url, pin)
+                for url in self._pins:
+                    try:
+                        await self._verify(url)
+                    except Exception as error:
+                        # What a stranger sends must never end the server.
+                        log.crash(error)
                 if not self._interval:
                     return
                 await anyio.sleep(self._interval)
 
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(repeat)
+            if self._pins:
+                tasks.start_soon(repeat)
             yield
             tasks.cancel_scope.cancel()
 
     def verified(self, url: str) -> bytes:
         """Return the verified copy. Raises `NotPinned` if there is none."""
         if url not in self._verified:
-            raise NotPinned(f"{url} is not in {LOCK}: uv run <command> ops resources add {url}")
+            raise NotPinned(f"{url} is not in {LOCK.absolute()}: uv run <command> ops resources add {url}")
         return self._verified[url]
 
-    async def _verify(self, url: str, pin: Pin) -> str:
+    async def _verify(self, url: str) -> str:
         """Fetch once; what does not fit is refused, and what was verified before stays. Returns what was wrong."""
+        pin, label = self._pins[url], self._labels[url]
         try:
-            found = await self._fetcher.fetch(url, largest=pin.size, media_type=pin.media_type)
+            found = await self._fetcher.fetch(url)
+            check_type(url, pin, found)
         except FetchFailed as error:
-            RESOURCE_FAILURES.inc()
-            log.warning("resource_unreachable", url=url, reason=error.reason)
+            self._failures[url] += 1
+            RESOURCE_FAILURES.labels(label).set(self._failures[url])
+            log.warning("resource_unreachable", url=shown(url), reason=error.reason, hint=self._consequence(url))
             return str(error)
-        RESOURCE_CURRENT.labels(_label(url)).set(pin.fits(found.body))
+        self._failures[url] = 0
+        RESOURCE_FAILURES.labels(label).set(0)
+        RESOURCE_CURRENT.labels(label).set(pin.fits(found.body))
         if not pin.fits(found.body):
-            RESOURCE_MISMATCHES.inc()
-            actual = digest(found.body)
-            log.critical(
-                "resource_mismatch",
-                url=url,
-                expected=pin.sha256,
-                actual=actual,
-                expected_bytes=pin.size,
-                actual_bytes=found.size,
-            )
-            return f"its SHA-256 is {actual}, not {pin.sha256}"
-        if url not in self._verified:
-            self._verified[url] = found.body
-            _replace(self._cache / pin.sha256, found.body)
+            self._report(url, pin, found)
+            return mismatch(pin, found)
+        self._verified[url] = found.body
+        if self._copies.find(pin) is None:
+            self._keep(url, pin, found.body)
         return ""
 
-    def _kept(self, pin: Pin) -> bytes | None:
+    def _report(self, url: str, pin: Pin, found: Fetched) -> None:
+        log.critical(
+            "resource_mismatch",
+            url=shown(url),
+            expected=pin.sha256,
+            actual=digest(found.body) if found.whole else "unknown",
+            expected_bytes=pin.size,
+            actual_bytes=len(found.body),
+            hint=self._consequence(url),
+        )
+
+    def _consequence(self, url: str) -> str:
+        return "the verified copy serves on" if url in self._verified else "there is no verified copy"
+
+    def _keep(self, url: str, pin: Pin, body: bytes) -> None:
         try:
-            body = (self._cache / pin.sha256).read_bytes()
-        except OSError:
-            return None
-        return body if pin.fits(body) else None
+            self._copies.keep(pin, body)
+        except OSError as error:
+            log.warning("resource_not_kept", url=shown(url), reason=error.strerror or "", hint="see MCP_RESOURCE_CACHE")
 
 
-def _label(url: str) -> str:
-    """Return the file's name: a URL may be long, and its path is nobody's business."""
-    return urlsplit(url).path.rpartition("/")[2][:64] or "index"
+def check_type(url: str, pin: Pin, found: Fetched) -> None:
+    """Raise `FetchFailed` if the right bytes come as another media type; for wrong bytes the type does not matter."""
+    if pin.fits(found.body) and found.media_type != pin.media_type:
+        kind = found.media_type or "of no media type"
+        raise FetchFailed("media_type", f"{shown(url)} is {kind}, not {pin.media_type or 'of none'}")
 
 
-def _replace(path: Path, body: bytes) -> None:
-    """Write a file so that a reader sees the old one or the new one."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(body)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+def mismatch(pin: Pin, found: Fetched) -> str:
+    """Say how what came differs from what was pinned."""
+    if not found.whole:
+        return f"it is larger than {len(found.body)} bytes, pinned {pin.size}"
+    return f"its SHA-256 is {digest(found.body)} ({len(found.body)} bytes), pinned {pin.sha256} ({pin.size} bytes)"
+
+
+def labels(urls: Collection[str]) -> dict[str, str]:
+    """Return what metrics call each URL: without its query, and no two alike."""
+    found: dict[str, str] = {}
+    for url in urls:
+        name = shown(url).removeprefix("https://")
+        same = sum(other == name or other.startswith(f"{name} #") for other in found.values())
+        found[url] = f"{name} #{same + 1}" if same else name
+    return found
 
 
 _current: list[Resources] = []

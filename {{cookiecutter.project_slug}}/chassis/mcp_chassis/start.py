@@ -11,8 +11,9 @@ import anyio
 from mcp_chassis import request as requests
 from mcp_chassis.environment import ConfigurationError, Problem, ServerSettings, load, unknown_variables
 from mcp_chassis.fetching import Fetcher
+from mcp_chassis.pins import LOCK, Unpinnable, read_lock
 from mcp_chassis.request import Caller
-from mcp_chassis.resources import LOCK, Resources, Unpinnable, read_lock, use
+from mcp_chassis.resources import Copies, Resources, use
 from mcp_chassis.server import Server
 from mcp_chassis.settings import Settings
 from mcp_chassis.telemetry.gate import configure, log_crashes, own_stream
@@ -60,7 +61,7 @@ def pinned(server: Server, settings: Settings) -> Resources:
         raise ConfigurationError([Problem(str(LOCK), None, str(error))]) from None
     cache = settings.resource_cache or Path(tempfile.gettempdir()) / f"{server.name}-resources"
     fetcher = Fetcher(internal_hosts=settings.resource_hosts)
-    resources = Resources(pins, cache=cache, fetcher=fetcher, interval=settings.resource_interval)
+    resources = Resources(pins, copies=Copies(cache), fetcher=fetcher, interval=settings.resource_interval)
     if pins:
         anyio.run(resources.prepare)
     use(resources)

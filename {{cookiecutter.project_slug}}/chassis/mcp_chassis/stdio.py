@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractAsyncContextManager
 from typing import Final
 
 import anyio
@@ -19,13 +20,14 @@ from mcp_chassis.telemetry.tracing import start_tracing
 _LONGEST_ID: Final = 128
 
 
-async def serve_stdio(server: Server, settings: Settings) -> None:
-    """Serve one client over standard input and output until it closes them."""
+async def serve_stdio(server: Server, settings: Settings, beside: AbstractAsyncContextManager[object]) -> None:
+    """Serve one client over standard input and output until it closes them, with `beside` open meanwhile."""
     stop_tracing = start_tracing(server.name, server.version)
     store = open_store(settings.state_url.get_secret_value(), server=server.name, longest=settings.state_timeout)
     server.limit(settings, store)
     try:
-        await _serve(server)
+        async with beside:
+            await _serve(server)
     finally:
         await store.close()
         await server.close()

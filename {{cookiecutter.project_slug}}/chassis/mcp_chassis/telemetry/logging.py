@@ -35,6 +35,7 @@ Event = Literal[
     "request_forwarded",
     "resource_mismatch",
     "resource_unreachable",
+    "resource_not_kept",
     "owner_unreached",
     "session_opened",
     "session_closed",
