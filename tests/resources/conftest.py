@@ -13,8 +13,6 @@ import structlog
 
 from mcp_chassis.telemetry.gate import configure
 from tests.identity.serving import Log
-from tests.live.conftest import extended as extended
-from tests.live.conftest import project as project
 from tests.render.conftest import _apart as _apart
 from tests.resources.internet import PUBLIC, Internet
 from tests.resources.internet import internet as internet
