@@ -48,10 +48,13 @@ async def tls(target: Target) -> list[Finding]:
     parts = urlsplit(target.url)
     if parts.scheme != "https":
         raise Nothing("the URL is http://")
+    target.reachable()
     target.direct()
     try:
         with anyio.fail_after(target.timeout):
-            stream = await anyio.connect_tcp(target.host, parts.port or 443, tls=True, ssl_context=target.context)
+            stream = await anyio.connect_tcp(
+                target.host, parts.port or 443, ssl_context=target.context, tls_standard_compatible=False
+            )
             async with stream:
                 certificate = stream.extra_attributes[TLSAttribute.peer_certificate]() or {}
     except ssl.SSLCertVerificationError as error:

@@ -89,13 +89,17 @@ class Target:
         """Ask nothing more: it cannot be reached."""
         self._lost = why
 
+    def reachable(self) -> None:
+        """Raise `Nothing` if it was lost."""
+        if self._lost:
+            raise Nothing(f"not asked: {self._lost}")
+
     @asynccontextmanager
     async def talk(
         self, era: Era, *, anonymous: bool = False, further: Mapping[str, str] | None = None
     ) -> AsyncIterator[Conversation]:
         """Hold a conversation in `era`. Raises `Unseen` when no answer comes, and `Nothing` from then on."""
-        if self._lost:
-            raise Nothing(f"not asked: {self._lost}")
+        self.reachable()
         credential = {"Authorization": f"Bearer {self.token}"} if self.token and not anonymous else {}
         async with httpx2.AsyncClient(
             timeout=self.timeout, verify=self.context, trust_env=self.host not in _LOOPBACK

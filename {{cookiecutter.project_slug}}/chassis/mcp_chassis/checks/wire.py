@@ -26,7 +26,7 @@ _NAMED_BY: Final = {"tools/call": "name", "prompts/get": "name", "resources/read
 _MOST_PAGES: Final = 100
 _MOST_BYTES: Final = 8 * 1024 * 1024
 """Of one answer; what is longer is no answer that a client would read."""
-_AFTERWARDS: Final = 1.0
+_AFTERWARDS: Final = 0.2
 """Seconds that a stream may stay open after its answer."""
 _ids = count(1)
 
