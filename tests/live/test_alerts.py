@@ -6,14 +6,18 @@ import json
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final
 
 import pytest
 import yaml
 
+from mcp_chassis.fetching import Fetched
+from mcp_chassis.pins import LOCK, Pin, write_lock
 from tests.live.project import Project, folder, make_real
 from tests.live.prometheus import Alert, Prometheus, until, watching
 from tests.live.trouble import Clients, Habit, Replica, peer
+from tests.resources.origin import NAMES, Authority, Origin
 from tests.support.redis import running
 
 pytestmark = pytest.mark.xdist_group("live-processes")
@@ -29,6 +33,8 @@ HABITS: Final = (
     Habit("ask_partner", {}, {}),
     Habit("ask_flaky", {}, {}),
 )
+PINNED: Final = {"/1.0/swapped": b"red", "/1.0/lost": b"green"}
+"""What the servers load at run time."""
 LOOP: Final = Habit("ping", {})
 
 FIRED: Final[dict[str, dict[str, str]]] = {
@@ -46,6 +52,8 @@ FIRED: Final[dict[str, dict[str, str]]] = {
     "McpCallerSuspended": {},
     "McpRequestsRefused": {},
     "McpLogLinesLost": {},
+    "McpResourceMismatch": {"severity": "critical"},
+    "McpResourceUnverified": {"severity": "warning"},
 }
 """The alerts of this test, and labels by which we know ours."""
 
@@ -87,7 +95,7 @@ class Scene:
         self.peer = stack.enter_context(peer())
         self.down = home / "checks" / "down"
         self.down.parent.mkdir()
-        given = {"MCP_TOOL_TIMEOUT": str(LONGEST_CALL)}
+        given = {"MCP_TOOL_TIMEOUT": str(LONGEST_CALL), **self.pinned(project, home, stack)}
         depending = {
             "MCP_STATE_URL": self.redis.url,
             "ALARMS_PEER": self.peer.url,
@@ -107,10 +115,32 @@ class Scene:
             self.clients.start(habit)
         self.looping.start(LOOP)
 
+    def pinned(self, project: Project, home: Path, stack: ExitStack) -> dict[str, str]:
+        """Let an origin give out what the project pins; return the variables that its servers need for it."""
+        authority = Authority(home)
+        self.origin = Origin(authority.server(NAMES))
+        stack.enter_context(self.origin.listening())
+        bodies = {path: Fetched(body, whole=True, media_type="application/json") for path, body in PINNED.items()}
+        write_lock({self.origin.url(path): Pin.of(body) for path, body in bodies.items()}, project.root / LOCK)
+        self.restore()
+        return {
+            "MCP_RESOURCE_CACHE": str(home / "copies"),
+            "MCP_RESOURCE_HOSTS": "localhost",
+            "MCP_RESOURCE_INTERVAL": "0.3",
+            "SSL_CERT_FILE": str(authority.file),
+        }
+
+    def restore(self) -> None:
+        """Let the origin have what was pinned."""
+        for path, body in PINNED.items():
+            self.origin.put(path, body)
+
     def break_everything(self) -> None:
         """Bring all the trouble at once."""
         self.clients.bad = self.looping.bad = self.peer.bad = True
         self.down.touch()
+        self.origin.put("/1.0/swapped", b"rot")
+        del self.origin.answers["/1.0/lost"]
         self.redis.kill()
         self.killed.stop()
 
@@ -118,6 +148,7 @@ class Scene:
         """Let everything be as before."""
         self.clients.bad = self.looping.bad = self.peer.bad = False
         self.down.unlink()
+        self.restore()
         self.redis.start()
         self.killed.start_again()
 
@@ -175,7 +206,7 @@ def test_O6_texts_of_alerts_name_what_they_are_about(history: History) -> None:
         text = alert.annotations["description"]
         assert "<no value>" not in text
         assert "error" not in text.lower().partition("class of the error")[0], text
-        for label in ("tool", "service", "check", "limit"):
+        for label in ("tool", "service", "check", "limit", "resource"):
             assert alert.labels.get(label, "") in text
 
 

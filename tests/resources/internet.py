@@ -38,7 +38,7 @@ def internet(monkeypatch: pytest.MonkeyPatch) -> Internet:
     """Return an internet where nothing is yet."""
     found = Internet()
     look_up = socket.getaddrinfo
-    connect = asyncio.selector_events.BaseSelectorEventLoop.sock_connect  # type: ignore[attr-defined]
+    connect = asyncio.selector_events.BaseSelectorEventLoop.sock_connect
 
     def getaddrinfo(host: Any, port: Any, *args: Any, **options: Any) -> Any:
         name = host.decode() if isinstance(host, bytes) else str(host)

@@ -140,10 +140,13 @@ class Settings(EnvironmentSettings):
     )
     resource_cache: Path | None = Field(
         None,
-        description="Where verified copies of pinned resources are kept; by default in the system's folder for such",
+        description="Where verified copies of pinned resources are kept; by default in the folder for temporary files",
     )
     resource_interval: float = Field(
-        3600, ge=0, le=_SECONDS_A_DAY * 7, description="Seconds between two verifications of them; 0 verifies at start"
+        3600,
+        ge=0,
+        le=_SECONDS_A_DAY * 7,
+        description="Seconds between two verifications of them; 0 verifies at the start alone",
     )
     resource_hosts: Annotated[_List, AfterValidator(forms.hosts)] = Field(
         (), description="Hosts of your own network that pinned resources may come from, separated by commas"
