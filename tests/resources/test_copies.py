@@ -204,6 +204,7 @@ async def test_C1_nothing_that_a_stranger_causes_ends_the_verifications(
         with monkeypatch.context() as broken:
             broken.setattr(Fetcher, "fetch", burst)
             await until(lambda: log.lines("crashed"))
+            assert "could not be verified (RuntimeError)" in await stopped(resources(tmp_path / "others"))
         await until(lambda: len(public.heads) > seen)
 
 

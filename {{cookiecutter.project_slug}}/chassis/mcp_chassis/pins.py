@@ -121,7 +121,8 @@ def _movement(whole: str) -> str:
     if branch := _BRANCH.search(path):
         return f"'{branch[1] or branch[0].strip('/=')}' is a branch; {_INSTEAD}"
     if reference := _REFERENCE.match(whole):
-        return "" if _FIXED.match(whole, reference.end()) else f"it names a branch, or nothing at all; {_INSTEAD}"
+        name = re.split("[/&]", whole[reference.end() :])[0]
+        return "" if _FIXED.match(whole, reference.end()) else f"'{shown(name)}' may be a branch; {_INSTEAD}"
     if _PACKAGE.match(whole):
         return "without an exact version (@1.2.3) it is whatever came last"
     if (channel := _MOVING.search(path)) and not _VERSION.search(path):

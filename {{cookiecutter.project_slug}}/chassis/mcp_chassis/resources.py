@@ -18,7 +18,7 @@ import anyio
 from mcp_chassis.environment import ConfigurationError, Problem
 from mcp_chassis.fetching import Fetched, Fetcher, FetchFailed, shown
 from mcp_chassis.pins import LOCK, Pin, digest, replace
-from mcp_chassis.telemetry.logging import log
+from mcp_chassis.telemetry.logging import log, type_name
 from mcp_chassis.telemetry.metrics import RESOURCE_CURRENT, RESOURCE_FAILURES
 
 _AT_ONCE: Final = 4
@@ -85,7 +85,7 @@ class Resources:
 
         async def get(url: str) -> None:
             async with limiter:
-                reasons[url] = await self._verify(url)
+                reasons[url] = await self._try(url)
 
         async with anyio.create_task_group() as tasks:
             for url, pin in self._pins.items():
@@ -108,11 +108,7 @@ class Resources:
         async def repeat() -> None:
             while True:
                 for url in self._pins:
-                    try:
-                        await self._verify(url)
-                    except Exception as error:
-                        # What a stranger sends must never end the server.
-                        log.crash(error)
+                    await self._try(url)
                 if not self._interval:
                     return
                 await anyio.sleep(self._interval)
@@ -128,6 +124,14 @@ class Resources:
         if url not in self._verified:
             raise NotPinned(f"{url} is not in {LOCK.absolute()}: uv run <command> ops resources add {url}")
         return self._verified[url]
+
+    async def _try(self, url: str) -> str:
+        try:
+            return await self._verify(url)
+        except Exception as error:
+            # What a stranger sends must never end the server.
+            log.crash(error)
+            return f"it could not be verified ({type_name(error)})"
 
     async def _verify(self, url: str) -> str:
         """Fetch once; what does not fit is refused, and what was verified before stays. Returns what was wrong."""
