@@ -58,6 +58,14 @@ FIRED: Final[dict[str, dict[str, str]]] = {
 """The alerts of this test, and labels by which we know ours."""
 
 ELSEWHERE: Final = {
+    "McpProbeFailed": "tests/gates fires it, with a real prober",
+    "McpProbeStale": "its ten minutes cannot be shortened",
+    **dict.fromkeys(
+        ("McpCertificateEnds", "McpCredentialEnds"), "tests/gates sees the check fail in the prober's metrics"
+    ),
+    **dict.fromkeys(
+        ("McpContractDrifted", "McpStreamBuffered"), "tests/gates sees the check fail in the prober's metrics"
+    ),
     "McpDatabasePoolExhausted": "needs a database",
     "McpDatabasePoolPending": "needs a database",
     "McpDrainTooLong": "nothing drains yet",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ import typer
 from pydantic_core import from_json
 
 from mcp_chassis.checks.report import Nothing, Unseen
-from mcp_chassis.checks.running import NotStarted, started
+from mcp_chassis.checks.running import NotStarted, end_on_signals, started
 from mcp_chassis.checks.wire import ERAS
 from mcp_chassis.schema import FORMAT, PARTS, Change, Contract, compare, digest_of, step_of, text_of
 
@@ -72,7 +71,7 @@ def schema_commands(package: Callable[[], str], command: str) -> typer.Typer:
 
 def _asked(package: str) -> Contract:
     """Return the contract of the server of this project, the same in both eras."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the server that was started ends with us
+    end_on_signals()
     try:
         with started(package) as target:
             one, other = (anyio.run(target.contract, era) for era in ERAS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -40,6 +41,12 @@ _NOT_OURS: Final = ("MCP_PEER_", "MCP_STATE_URL_FILE", "MCP_SESSIONS", "MCP_TOOL
 
 class NotStarted(Exception):
     """The server did not come up; the text is what it said."""
+
+
+def end_on_signals() -> None:
+    """Let SIGTERM end what runs as Ctrl-C does, with `KeyboardInterrupt`: what was started is stopped."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that starts us in the background ignores it
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
 
 
 @contextmanager

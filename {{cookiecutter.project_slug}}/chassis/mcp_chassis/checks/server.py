@@ -108,10 +108,10 @@ async def _introduced(target: Target, era: Era, other: Era, *needed: str) -> Fin
 @add_check("G4", "wait for the rollout of the release, or publish what runs")
 async def release(target: Target) -> list[Finding]:
     """What runs is the release that is published."""
-    if target.version is None:
-        raise Nothing("no version to compare with")
+    if target.version is None or not target.introduction:
+        raise Nothing("no versions to compare")
     found = target.introduction.rpartition(" ")[2]
-    return [judged(found == target.version, "", f"{target.introduction or 'unknown'}, expected {target.version}")]
+    return [judged(found == target.version, "", f"{target.introduction}, expected {target.version}")]
 
 
 @add_check("G5", "give the credential with --token-file, or issue another: uv run <slug> ops keys create --scope=probe")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import time
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from mcp_chassis.checks import probe
 from mcp_chassis.checks.metrics import Looks
 from mcp_chassis.checks.publish import entry_of, publish
 from mcp_chassis.checks.report import examine, failed, write
+from mcp_chassis.checks.running import end_on_signals
 from mcp_chassis.checks.target import chosen
 
 _FOUND: Final = 1
@@ -85,7 +85,7 @@ def add_probe(app: typer.Typer) -> None:
 
 def _again(once: Callable[[], int], every: float) -> int:
     """Look every so many seconds until a signal comes, which is the way to end this and no failure."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    end_on_signals()
     try:
         while True:
             begun = time.monotonic()
