@@ -62,12 +62,7 @@ def application(server: Server) -> typer.Typer:
 
         For a client that starts this process itself. Logs go to standard error.
         """
-
-        def run() -> None:
-            settings = start(server, stream=sys.stderr)
-            anyio.run(serve_stdio, server, settings, pinned(server, settings).verifying())
-
-        _configured(run)
+        _configured(lambda: _serve_stdio(server))
 
     checks = check_commands(server)
     add_publish(checks)
@@ -88,6 +83,11 @@ def application(server: Server) -> typer.Typer:
         _refresh(server, check=check)
 
     return app
+
+
+def _serve_stdio(server: Server) -> None:
+    settings = start(server, stream=sys.stderr)
+    anyio.run(serve_stdio, server, settings, pinned(server, settings).verifying())
 
 
 def _refresh(server: Server, *, check: bool) -> None:
