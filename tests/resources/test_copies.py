@@ -2,73 +2,19 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import subprocess
-import sys
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 
-import anyio
 import pytest
-from prometheus_client import REGISTRY
 
-from mcp_chassis.environment import ConfigurationError
 from mcp_chassis.fetching import Fetched, Fetcher
-from mcp_chassis.pins import Pin, digest
-from mcp_chassis.resources import Copies, NotPinned, Resources, labels
+from mcp_chassis.pins import digest
+from mcp_chassis.resources import Copies, NotPinned, labels
 from tests.identity.serving import Log
 from tests.resources.internet import PUBLIC, Internet
-from tests.resources.origin import DEADLINE, Origin, flooding, reply
-from tests.support.privileges import without_override
+from tests.resources.origin import Origin, flooding, reply
+from tests.resources.process import BAD, FILE, GOOD, URL, metric, pin, resources, running, stopped, until
 
 pytestmark = pytest.mark.anyio
-
-GOOD = b'{"colours": ["red"]}'
-BAD = b'{"colours": ["rot"]}'
-FILE = "/v1.2/definitions.json?token=s3cret"
-URL = f"https://files.example.com{FILE}"
-LABEL = "files.example.com/v1.2/definitions.json?…"
-
-
-def pin(body: bytes = GOOD, media_type: str = "application/json") -> Pin:
-    """Return the pin of a reviewed body."""
-    moment = datetime(2026, 1, 31, tzinfo=UTC)
-    return Pin(sha256=digest(body), size=len(body), media_type=media_type, last_verified=moment)
-
-
-def resources(folder: Path, *, interval: float = 0.05, pins: dict[str, Pin] | None = None) -> Resources:
-    """Return the resources of a process that starts."""
-    return Resources(pins or {URL: pin()}, copies=Copies(folder), fetcher=Fetcher(), interval=interval)
-
-
-def metric(name: str, label: str = LABEL) -> float | None:
-    """Return what `/metrics` shows."""
-    return REGISTRY.get_sample_value(f"mcp_resource_{name}", {"resource": label})
-
-
-@asynccontextmanager
-async def running(found: Resources) -> AsyncIterator[None]:
-    """Start as a server does, and verify on."""
-    await found.prepare()
-    async with found.verifying():
-        yield
-
-
-async def until(true: Callable[[], object]) -> None:
-    """Wait for something that happens in the background."""
-    with anyio.fail_after(DEADLINE):
-        while not true():  # noqa: ASYNC110 - the other side is a server, it has no event
-            await anyio.sleep(0.02)
-
-
-async def stopped(found: Resources) -> str:
-    """Return why a server does not start."""
-    with pytest.raises(ConfigurationError) as error:
-        await found.prepare()
-    return str(error.value)
 
 
 async def test_C1_first_start_fetches_and_keeps_and_the_next_needs_nobody(
@@ -206,128 +152,6 @@ async def test_C1_nothing_that_a_stranger_causes_ends_the_verifications(
             await until(lambda: log.lines("crashed"))
             assert "could not be verified (RuntimeError)" in await stopped(resources(tmp_path / "others"))
         await until(lambda: len(public.heads) > seen)
-
-
-# --- the disk ---------------------------------------------------------------------------------------------------------
-def tampered(path: Path) -> None:
-    path.write_bytes(BAD)
-
-
-def shortened(path: Path) -> None:
-    path.write_bytes(GOOD[:-1])
-
-
-def lengthened(path: Path) -> None:
-    path.write_bytes(GOOD + b"\n")
-
-
-def piped(path: Path) -> None:
-    os.mkfifo(path)
-
-
-def a_folder(path: Path) -> None:
-    path.mkdir()
-
-
-def endless(path: Path) -> None:
-    path.symlink_to("/dev/zero")
-
-
-DAMAGES: list[Callable[[Path], None]] = [tampered, shortened, lengthened, piped, endless]
-
-
-@pytest.mark.parametrize("damage", DAMAGES)
-async def test_C1_copy_that_was_changed_on_disk_is_fetched_anew(
-    damage: Callable[[Path], None], public: Origin, tmp_path: Path
-) -> None:
-    damage(tmp_path / digest(GOOD))
-    public.put(FILE, GOOD)
-    found = resources(tmp_path)
-
-    await found.prepare()
-
-    assert found.verified(URL) == GOOD
-    assert (tmp_path / digest(GOOD)).read_bytes() == GOOD
-
-
-@pytest.mark.parametrize("damage", [*DAMAGES, a_folder])
-async def test_C1_copy_that_was_changed_on_disk_is_refused_when_nothing_better_can_be_had(
-    damage: Callable[[Path], None], public: Origin, tmp_path: Path
-) -> None:
-    damage(tmp_path / digest(GOOD))
-    public.put(FILE, BAD)
-
-    assert "has no verified copy" in await stopped(resources(tmp_path))
-
-
-async def test_C1_lost_copy_is_kept_again_while_running(public: Origin, tmp_path: Path) -> None:
-    public.put(FILE, GOOD)
-    found = resources(tmp_path)
-    async with running(found):
-        (tmp_path / digest(GOOD)).write_bytes(BAD)
-        await until(lambda: (tmp_path / digest(GOOD)).read_bytes() == GOOD)
-
-
-@pytest.mark.parametrize("obstacle", [a_folder, tampered])
-async def test_C1_copy_that_cannot_be_kept_costs_a_line_not_the_server(
-    obstacle: Callable[[Path], None], public: Origin, tmp_path: Path, log: Log
-) -> None:
-    public.put(FILE, GOOD)
-    folder = tmp_path / "copies"
-    if obstacle is a_folder:
-        folder.mkdir()
-        a_folder(folder / digest(GOOD))
-    else:
-        obstacle(folder)  # a file where the folder should be
-    found = resources(folder)
-
-    await found.prepare()
-
-    assert found.verified(URL) == GOOD
-    (line,) = log.lines("resource_not_kept")
-    assert line["reason"] in ("Is a directory", "File exists", "Not a directory")
-
-
-SCRIPT = """
-import anyio, sys
-from pathlib import Path
-sys.path.insert(0, sys.argv[2])
-from tests.resources.test_copies import GOOD, URL, resources
-found = resources(Path(sys.argv[1]))
-anyio.run(found.prepare)
-print(found.verified(URL) == GOOD)
-"""
-
-
-def test_C1_copies_in_a_folder_that_nobody_may_write_are_used(tmp_path: Path) -> None:
-    Copies(tmp_path / "copies").keep(pin(), GOOD)
-    (tmp_path / "copies").chmod(0o555)
-    root = str(Path(__file__).parents[2])
-
-    command = without_override([sys.executable, "-c", SCRIPT, str(tmp_path / "copies"), root])
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-
-    assert (done.stdout, done.returncode) == ("True\n", 0), done.stderr
-
-
-def _keep_often(folder: str) -> None:
-    for _ in range(50):
-        Copies(Path(folder)).keep(pin(), GOOD)
-
-
-def test_C1_processes_that_share_a_folder_never_see_half_a_copy(tmp_path: Path) -> None:
-    Copies(tmp_path).keep(pin(), GOOD)
-    writers = [multiprocessing.get_context("spawn").Process(target=_keep_often, args=(str(tmp_path),)) for _ in "ab"]
-    for writer in writers:
-        writer.start()
-    seen = set()
-    while any(writer.is_alive() for writer in writers):
-        seen.add(Copies(tmp_path).find(pin()))
-    for writer in writers:
-        writer.join(DEADLINE)
-
-    assert seen == {GOOD}
-    assert [path.name for path in tmp_path.iterdir()] == [digest(GOOD)]
 
 
 # --- names ------------------------------------------------------------------------------------------------------------
