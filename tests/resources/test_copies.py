@@ -114,6 +114,16 @@ async def test_C1_unreachable_while_running_is_counted_until_it_answers(
     assert "s3cret" not in log.text()
 
 
+async def test_C1_failures_are_counted_in_a_row(public: Origin, tmp_path: Path) -> None:
+    public.put(FILE, GOOD)
+    found = resources(tmp_path, interval=0)
+    await found.prepare()
+    for status, counted in (("503 Busy", 1), ("503 Busy", 2), ("200 OK", 0), ("503 Busy", 1)):
+        public.put(FILE, GOOD, status=status)
+        async with found.verifying():
+            await until(lambda counted=counted: metric("failures") == counted)  # type: ignore[misc]
+
+
 async def test_C1_endless_body_is_a_mismatch_of_unknown_digest(
     public: Origin, tmp_path: Path, log: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
