@@ -20,6 +20,7 @@ from mcp_chassis.schema import digest_of, text_of
 from tests.gates.between import Exchange, between, result
 from tests.gates.conftest import Running
 from tests.live.project import DEADLINE, Project, environment
+from tests.render.support import ROOT
 
 pytestmark = [pytest.mark.anyio, pytest.mark.xdist_group("gates")]
 
@@ -83,6 +84,7 @@ def test_G2_each_change_is_told_with_its_meaning_and_the_way_to_accept_it(accept
     ]
     assert done.stderr == "accept it, after a review, with: uv run acme-notes schema write\n"
     assert (diff.returncode, diff.stdout) == (0, done.stdout)
+    assert done.stdout + done.stderr in (ROOT / "docs" / "gates.md").read_text(encoding="utf-8")
 
 
 def test_G2_contract_that_a_hand_or_a_merge_changed_is_told_before_anything_starts(accepted: Project) -> None:
