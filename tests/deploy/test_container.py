@@ -180,7 +180,7 @@ def test_C3_secrets_and_history_are_not_sent_to_the_build(images: Images, projec
     sent = images.podman("run", "--rm", "--network=none", "localhost/sent", "find", "/sent", "-type", "f").splitlines()
 
     tops = {Path(name).relative_to("/sent").parts[0] for name in sent}
-    assert tops == {"README.md", "chassis", "deploy", "pyproject.toml", "src", "uv.lock"}
+    assert tops == {"README.md", "chassis", "deploy", "pyproject.toml", "resources.lock.json", "src", "uv.lock"}
     assert [name for name in sent if "/deploy/" in name] == ["/sent/deploy/apt-packages.txt"]
     assert not [name for name in sent if "__pycache__" in name]
 

@@ -192,6 +192,23 @@ def test_D6_migration_is_a_command_that_exists_with_rights_that_the_server_lacks
         assert not service["spec"]["selector"].items() <= labels.items()
 
 
+def test_D6_probe_looks_at_the_public_url_each_minute_and_one_look_fits_into_it() -> None:
+    objects = built()
+    job, deployment = only(objects, "CronJob"), only(objects, "Deployment")
+    once = job["spec"]["jobTemplate"]["spec"]
+    (probe,), (server,) = (found["containers"] for found in (once["template"]["spec"], server_pod(objects)))
+    options = CliRunner().invoke(application(Server("notes")), ["probe", "--help"]).output
+
+    assert job["spec"]["schedule"] == "* * * * *"
+    assert once["activeDeadlineSeconds"] < 60
+    assert (probe["image"], probe["args"][:2]) == (server["image"], ["probe", "https://acme-notes.example.com/mcp"])
+    assert all(word in options for word in probe["args"] if word.startswith("--"))
+    assert deployment["metadata"]["name"] + "-probe" == job["metadata"]["name"]  # as McpProbeFailed calls its Jobs
+    labels = once["template"]["metadata"]["labels"]
+    for service in of_kind(objects, "Service"):
+        assert not service["spec"]["selector"].items() <= labels.items()
+
+
 @every_answer
 def test_O6_rules_of_the_cluster_are_those_of_the_project(answers: Answers) -> None:
     written = (by_copier(answers) / "deploy" / "monitoring" / "rules.yaml").read_text(encoding="utf-8")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from prometheus_client.metrics import MetricWrapperBase
 
+from mcp_chassis.checks.metrics import METRICS
 from mcp_chassis.telemetry import metrics
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -27,6 +28,15 @@ def metrics_table() -> str:
     return "\n".join(rows) + "\n"
 
 
+def probe_table() -> str:
+    """Return the table of the probe's metrics as the code has it."""
+    rows = ["| metric | labels | meaning |", "|---|---|---|"]
+    for name, (labels, meaning) in METRICS.items():
+        shown = ", ".join(f"`{label}`" for label in ("target", *labels))
+        rows.append(f"| `mcp_probe_{name}` | {shown} | {meaning} |")
+    return "\n".join(rows) + "\n"
+
+
 def panels_table() -> str:
     """Return the table of panels as the dashboard has it."""
     rows = ["| question | panel | query |", "|---|---|---|"]
@@ -43,6 +53,10 @@ def panels_table() -> str:
 
 def test_O5_metrics_page_lists_every_metric() -> None:
     assert metrics_table() in PAGE, f"docs/metrics.md must contain:\n{metrics_table()}"
+
+
+def test_G5_metrics_page_lists_every_metric_of_the_probe() -> None:
+    assert probe_table() in PAGE, f"docs/metrics.md must contain:\n{probe_table()}"
 
 
 def test_O7_metrics_page_lists_every_panel() -> None:

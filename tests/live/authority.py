@@ -50,12 +50,12 @@ class Authority:
         return file
 
 
-def make_certificate(folder: Path) -> None:
-    """Write `tls.crt` and `tls.key` for localhost, signed by itself; a second time they are replaced."""
+def make_certificate(folder: Path, host: str = "localhost", lifetime: timedelta = DAY) -> None:
+    """Write `tls.crt` and `tls.key` for a host, signed by itself; a second time they are replaced."""
     key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-    hosts = x509.SubjectAlternativeName([x509.DNSName("localhost")])
-    certificate = _begun(name, name, key, DAY).add_extension(hosts, critical=False)
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host)])
+    hosts = x509.SubjectAlternativeName([x509.DNSName(host)])
+    certificate = _begun(name, name, key, lifetime).add_extension(hosts, critical=False)
     certificate = certificate.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
     (folder / "tls.crt").write_bytes(_text(certificate.sign(key, hashes.SHA256())))
     (folder / "tls.key").write_bytes(_text(key))

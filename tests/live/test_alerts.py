@@ -9,15 +9,19 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final
 
 import pytest
 import yaml
 
+from mcp_chassis.fetching import Fetched
+from mcp_chassis.pins import LOCK, Pin, write_lock
 from tests.live.curl import STATELESS, Conversation
 from tests.live.project import Project, folder, make_real
 from tests.live.prometheus import Alert, Prometheus, until, watching
 from tests.live.trouble import Clients, Habit, Replica, peer
+from tests.resources.origin import NAMES, Authority, Origin
 from tests.support.redis import running
 
 pytestmark = pytest.mark.xdist_group("live-processes")
@@ -33,6 +37,8 @@ HABITS: Final = (
     Habit("ask_partner", {}, {}),
     Habit("ask_flaky", {}, {}),
 )
+PINNED: Final = {"/1.0/swapped": b"red", "/1.0/lost": b"green"}
+"""What the servers load at run time."""
 LOOP: Final = Habit("ping", {})
 
 FIRED: Final[dict[str, dict[str, str]]] = {
@@ -51,10 +57,20 @@ FIRED: Final[dict[str, dict[str, str]]] = {
     "McpRequestsRefused": {},
     "McpLogLinesLost": {},
     "McpDrainTooLong": {},
+    "McpResourceMismatch": {"severity": "critical"},
+    "McpResourceUnverified": {"severity": "warning"},
 }
 """The alerts of this test, and labels by which we know ours."""
 
 ELSEWHERE: Final = {
+    "McpProbeFailed": "tests/gates fires it, with a real prober",
+    "McpProbeStale": "its ten minutes cannot be shortened",
+    **dict.fromkeys(
+        ("McpCertificateEnds", "McpCredentialEnds"), "tests/gates sees the check fail in the prober's metrics"
+    ),
+    **dict.fromkeys(
+        ("McpContractDrifted", "McpStreamBuffered"), "tests/gates sees the check fail in the prober's metrics"
+    ),
     "McpDatabasePoolExhausted": "needs a database",
     "McpDatabasePoolPending": "needs a database",
 }
@@ -91,7 +107,7 @@ class Scene:
         self.peer = stack.enter_context(peer())
         self.down = home / "checks" / "down"
         self.down.parent.mkdir()
-        given = {"MCP_TOOL_TIMEOUT": str(LONGEST_CALL)}
+        given = {"MCP_TOOL_TIMEOUT": str(LONGEST_CALL), **self.pinned(project, home, stack)}
         depending = {
             "MCP_STATE_URL": self.redis.url,
             "ALARMS_PEER": self.peer.url,
@@ -112,6 +128,26 @@ class Scene:
             self.clients.start(habit)
         self.looping.start(LOOP)
 
+    def pinned(self, project: Project, home: Path, stack: ExitStack) -> dict[str, str]:
+        """Let an origin give out what the project pins; return the variables that its servers need for it."""
+        authority = Authority(home)
+        self.origin = Origin(authority.server(NAMES))
+        stack.enter_context(self.origin.listening())
+        bodies = {path: Fetched(body, whole=True, media_type="application/json") for path, body in PINNED.items()}
+        write_lock({self.origin.url(path): Pin.of(body) for path, body in bodies.items()}, project.root / LOCK)
+        self.restore()
+        return {
+            "MCP_RESOURCE_CACHE": str(home / "copies"),
+            "MCP_RESOURCE_HOSTS": "localhost",
+            "MCP_RESOURCE_INTERVAL": "0.3",
+            "SSL_CERT_FILE": str(authority.file),
+        }
+
+    def restore(self) -> None:
+        """Let the origin have what was pinned."""
+        for path, body in PINNED.items():
+            self.origin.put(path, body)
+
     def break_everything(self) -> None:
         """Bring all the trouble at once."""
         self.clients.bad = self.looping.bad = self.peer.bad = True
@@ -119,6 +155,8 @@ class Scene:
         until(lambda: "\nmcp_requests_in_flight 1.0\n" in self.stopping.numbers(), "nothing is read")
         os.kill(self.stopping.process.pid, signal.SIGTERM)
         self.down.touch()
+        self.origin.put("/1.0/swapped", b"rot")
+        del self.origin.answers["/1.0/lost"]
         self.redis.kill()
         self.killed.stop()
 
@@ -128,6 +166,7 @@ class Scene:
         self.stopping.stop()
         self.stopping.start_again()
         self.down.unlink()
+        self.restore()
         self.redis.start()
         self.killed.start_again()
 
@@ -192,7 +231,7 @@ def test_O6_texts_of_alerts_name_what_they_are_about(history: History) -> None:
         text = alert.annotations["description"]
         assert "<no value>" not in text
         assert "error" not in text.lower().partition("class of the error")[0], text
-        for label in ("tool", "service", "check", "limit"):
+        for label in ("tool", "service", "check", "limit", "resource"):
             assert alert.labels.get(label, "") in text
 
 

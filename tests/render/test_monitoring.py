@@ -11,6 +11,7 @@ import pytest
 import yaml
 from prometheus_client.metrics import MetricWrapperBase
 
+from mcp_chassis.checks.metrics import METRICS
 from mcp_chassis.telemetry import metrics
 from tests.render.support import AWKWARD, ROOT, Answers, by_copier, run, succeed
 
@@ -48,9 +49,10 @@ def expressions() -> list[str]:
 
 
 def series() -> set[str]:
-    """Return the name of every series that a server exposes."""
+    """Return the name of every series that a server or the probe exposes."""
     declared = (value for value in vars(metrics).values() if isinstance(value, MetricWrapperBase))
-    return {metric._name + suffix for metric in declared for suffix in SUFFIXES[str(metric._type)]}
+    probed = {f"mcp_probe_{name}" for name in METRICS}
+    return probed | {metric._name + suffix for metric in declared for suffix in SUFFIXES[str(metric._type)]}
 
 
 def unknown(expression: str) -> set[str]:

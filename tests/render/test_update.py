@@ -40,6 +40,7 @@ YOURS = [
     "deploy/kubernetes/overlays/production/image/kustomization.yaml",
     "pyproject.toml",
     "renovate.json",
+    "resources.lock.json",
     "server.json",
     "src/acme_notes/server.py",
     "src/acme_notes/tools/notes.py",

@@ -61,6 +61,7 @@ def build_app(
     settings: Settings,
     *,
     authenticate: Authenticate | None = None,
+    beside: Sequence[AbstractAsyncContextManager[object]] = (),
     on_failure: Callable[[], None] = lambda: None,
 ) -> Application:
     """Return the ASGI application of a prepared server; it runs once.
@@ -69,6 +70,7 @@ def build_app(
         server: The server, after `prepare`.
         settings: The same settings.
         authenticate: Returns the caller of each request; by default what `MCP_AUTH` says.
+        beside: What else is to be open for as long as the application runs.
         on_failure: Called when what serves the sessions has died: such a process must not go on looking alive.
 
     Raises:
@@ -92,6 +94,7 @@ def build_app(
         way.ownership.sweeping(),
         *([] if way.forwarding is None else [way.forwarding.renewing(way.ownership.held)]),
         health.checking(),
+        *beside,
         closing=[store.close, server.close],
         on_failure=on_failure,
     )

@@ -14,12 +14,14 @@ import anyio
 import typer
 
 from mcp_chassis.checks import check_commands
+from mcp_chassis.checks.contract import schema_commands
+from mcp_chassis.checks.watch import add_probe, add_publish
 from mcp_chassis.environment import ConfigurationError, EnvironmentSettings, Variable
 from mcp_chassis.ops import ops_commands
 from mcp_chassis.serve import serve, serve_reloading
 from mcp_chassis.server import Server
 from mcp_chassis.settings import Settings
-from mcp_chassis.start import serve_stdio, start
+from mcp_chassis.start import pinned, serve_stdio, start
 
 EXAMPLE: Final = Path(".env.example")
 _WIDTH: Final = 110
@@ -150,13 +152,13 @@ def application(server: Server) -> typer.Typer:
 
         For a client that starts this process itself. Logs go to standard error.
         """
+        _configured(lambda: _serve_stdio(server))
 
-        def run() -> None:
-            anyio.run(serve_stdio, server, start(server, stream=sys.stderr))
-
-        _configured(run)
-
-    app.add_typer(check_commands(server), name="check")
+    checks = check_commands(server)
+    add_publish(checks)
+    app.add_typer(checks, name="check")
+    app.add_typer(schema_commands(lambda: str(server.package), server.name), name="schema")
+    add_probe(app)
     app.add_typer(ops_commands(server), name="ops")
 
     @app.command("refresh")
@@ -171,6 +173,11 @@ def application(server: Server) -> typer.Typer:
         _refresh(server, check=check)
 
     return app
+
+
+def _serve_stdio(server: Server) -> None:
+    settings = start(server, stream=sys.stderr)
+    anyio.run(serve_stdio, server, settings, pinned(server, settings).verifying())
 
 
 def _refresh(server: Server, *, check: bool) -> None:

@@ -10,7 +10,7 @@ import importlib
 import inspect
 import pkgutil
 import traceback
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -102,6 +102,13 @@ async def ping(
         await context.report_progress(step, steps)
         await anyio.sleep(interval)
     return "pong"
+
+
+def is_ours(tool: Mapping[str, Any]) -> bool:
+    """Tell whether an entry of a tool list is this tool: a stranger's `ping` may do anything."""
+    schema = tool.get("inputSchema")
+    known = schema.get("properties") if isinstance(schema, dict) else None
+    return tool.get("name") == PING and isinstance(known, dict) and {"steps", "interval"} == known.keys()
 
 
 def register_ping(server: Server) -> None:

@@ -40,12 +40,14 @@ class Caller:
         tenant: Whose data the caller works on.
         scopes: What the caller may do.
         way: How it proved who it is: the same name proven in another way is somebody else (A8).
+        expires: When its credential ends, in seconds since 1970, if that is known.
     """
 
     id: str
     tenant: str = "default"
     scopes: frozenset[str] = frozenset()
     way: Way = field(default="none", compare=False)
+    expires: float | None = field(default=None, compare=False)
 
     @property
     def identity(self) -> tuple[str, str, str]:

@@ -27,7 +27,7 @@ from mcp_chassis.http.draining import Drain
 from mcp_chassis.http.protocol import BoundedConnection, bounded_connection
 from mcp_chassis.server import Server
 from mcp_chassis.settings import Settings
-from mcp_chassis.start import start
+from mcp_chassis.start import pinned, start
 from mcp_chassis.telemetry.gate import catch_prints
 from mcp_chassis.telemetry.logging import log
 from mcp_chassis.telemetry.tracing import start_tracing
@@ -60,7 +60,8 @@ def serve(server: Server) -> None:
         nonlocal failed
         failed = process.should_exit = True
 
-    app = build_app(server, settings, on_failure=on_failure)
+    resources = pinned(server, settings)
+    app = build_app(server, settings, beside=[resources.verifying()], on_failure=on_failure)
     listener = open_listener(settings)
     config = uvicorn.Config(
         app,

@@ -137,6 +137,19 @@ class Settings(EnvironmentSettings):
         None,
         description="Shared by all replicas, so that one goes on where another asked; newest first, one a line",
     )
+    resource_cache: Path | None = Field(
+        None,
+        description="Where verified copies of pinned resources are kept; by default in the folder for temporary files",
+    )
+    resource_interval: float = Field(
+        3600,
+        ge=0,
+        le=_SECONDS_A_DAY * 7,
+        description="Seconds between two verifications of them; 0 verifies at the start alone",
+    )
+    resource_hosts: Annotated[_List, AfterValidator(forms.hosts)] = Field(
+        (), description="Hosts of your own network that pinned resources may come from, separated by commas"
+    )
     max_body_bytes: int = Field(1_048_576, ge=1024, le=67_108_864, description="Largest request body")
     max_header_bytes: int = Field(16_384, ge=4096, le=65_536, description="All request headers together")
     receive_timeout: float = Field(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
 from typing import Final, Literal, TextIO
 
 import anyio
@@ -11,8 +14,11 @@ from mcp_types import INVALID_REQUEST, PARSE_ERROR, ErrorData, JSONRPCError, JSO
 from pydantic import ValidationError
 
 from mcp_chassis import request as requests
-from mcp_chassis.environment import ServerSettings, load, unknown_variables
+from mcp_chassis.environment import ConfigurationError, Problem, ServerSettings, load, unknown_variables
+from mcp_chassis.fetching import Fetcher
+from mcp_chassis.pins import LOCK, Unpinnable, read_lock
 from mcp_chassis.request import Caller
+from mcp_chassis.resources import Copies, Resources, use
 from mcp_chassis.server import Server
 from mcp_chassis.settings import Settings
 from mcp_chassis.state import open_store
@@ -23,13 +29,14 @@ from mcp_chassis.telemetry.tracing import start_tracing
 _LONGEST_ID: Final = 128
 
 
-async def serve_stdio(server: Server, settings: Settings) -> None:
-    """Serve one client over standard input and output until it closes them."""
+async def serve_stdio(server: Server, settings: Settings, beside: AbstractAsyncContextManager[object]) -> None:
+    """Serve one client over standard input and output until it closes them, with `beside` open meanwhile."""
     stop_tracing = start_tracing(server.name, server.version)
     store = open_store(settings.state_url.get_secret_value(), server=server.name, longest=settings.state_timeout)
     server.limit(settings, store)
     try:
-        await _serve(server)
+        async with beside:
+            await _serve(server)
     finally:
         await store.close()
         await server.close()
@@ -99,6 +106,25 @@ def start(server: Server, *, stream: TextIO) -> Settings:
     # From here on callers' data is near; before, the text of a failed import helps its author.
     log_crashes()
     return settings
+
+
+def pinned(server: Server, settings: Settings) -> Resources:
+    """Return the pinned resources of `server`, each with a verified copy (C1).
+
+    Raises:
+        ConfigurationError: If one has none, or the lock is wrong.
+    """
+    try:
+        pins = read_lock()
+    except Unpinnable as error:
+        raise ConfigurationError([Problem(str(LOCK), None, str(error))]) from None
+    cache = settings.resource_cache or Path(tempfile.gettempdir()) / f"{server.name}-resources"
+    fetcher = Fetcher(internal_hosts=settings.resource_hosts)
+    resources = Resources(pins, copies=Copies(cache), fetcher=fetcher, interval=settings.resource_interval)
+    if pins:
+        anyio.run(resources.prepare)
+    use(resources)
+    return resources
 
 
 def _style(settings: Settings, stream: TextIO) -> Literal["json", "console"]:

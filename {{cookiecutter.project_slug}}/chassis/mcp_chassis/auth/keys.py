@@ -56,7 +56,8 @@ class KeyRecord(BaseModel):
         """Return who the key speaks for, or None if it has expired."""
         if self.expires is not None and self.expires <= now:
             return None
-        return Caller(self.caller, self.tenant, frozenset(self.scopes), "key")
+        ends = None if self.expires is None else self.expires.timestamp()
+        return Caller(self.caller, self.tenant, frozenset(self.scopes), "key", ends)
 
 
 class MalformedKey(Exception):

@@ -50,6 +50,19 @@ class Nothing(Exception):
     """A check raises it where there is nothing that it speaks of; the text says why."""
 
 
+class Unseen(Exception):
+    """A check raises it where it could not decide.
+
+    Args:
+        found: What it met.
+        fix: What mends it, where the check's own words are too general.
+    """
+
+    def __init__(self, found: str, fix: str = "") -> None:
+        super().__init__(found)
+        self.fix = fix
+
+
 def judged(good: bool, where: str, found: str, fix: str = "") -> Finding:
     """Return a pass or a fail."""
     return Finding("pass" if good else "fail", found, where, fix)
@@ -114,6 +127,8 @@ async def examine(checks: Iterable[Check[Subject]], subject: Subject) -> list[Re
             findings = list(await given if isawaitable(given) else given)
         except Nothing as error:
             findings = [Finding("skip", str(error))]
+        except Unseen as error:
+            findings = [Finding("unseen", str(error), fix=error.fix)]
         except Exception as error:
             findings = [Finding("unseen", f"{type(error).__name__}: {error}", fix="mend this first, then check again")]
         seconds = round(time.monotonic() - started, 3)

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from functools import lru_cache
+from typing import Final
 
 from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
 from mcp.server.auth.provider import AccessToken
 from starlette.datastructures import Headers
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mcp_chassis import request as requests
 from mcp_chassis.auth.assertions import HEADER, Asserted, Assertions, forged
 from mcp_chassis.request import EVERY_SCOPE, Caller
+
+EXPIRES_HEADER: Final = "x-credential-expires"
+"""Tells a monitor when its credential ends, in seconds since 1970, so that it can warn in time (G5)."""
 
 Authenticate = Callable[[Scope], Awaitable[tuple[Caller, Sequence[str]]]]
 """Returns who sent a request, and the names under which its credential may have been revoked; or raises `Refused`."""
@@ -45,6 +49,8 @@ class Identity:
         request = requests.current()
         if request is not None:
             request.caller, request.revocations, request.asserted = caller, revocations, asserted
+        if caller.probing and caller.expires is not None:
+            send = _with_header(send, EXPIRES_HEADER, str(int(caller.expires)))
         await self._app(
             {**scope, "user": _user(f"{caller.way}:{caller.id}", caller.tenant, caller.scopes)}, receive, send
         )
@@ -58,6 +64,17 @@ class Identity:
         if self._assertions is None or len(given) > 1:
             raise forged()
         return self._assertions.judge(given[0], method=scope["method"], session=headers.get("mcp-session-id"))
+
+
+def _with_header(send: Send, name: str, value: str) -> Send:
+    pair = name.encode("ascii"), value.encode("ascii")
+
+    async def sending(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message = {**message, "headers": [*message["headers"], pair]}
+        await send(message)
+
+    return sending
 
 
 async def admit_everyone(_scope: Scope) -> tuple[Caller, Sequence[str]]:

@@ -33,6 +33,9 @@ Event = Literal[
     "drained",
     "stop_forced",
     "request_forwarded",
+    "resource_mismatch",
+    "resource_unreachable",
+    "resource_not_kept",
     "owner_unreached",
     "session_opened",
     "session_closed",
@@ -81,6 +84,10 @@ class Fields(TypedDict, total=False):
     streams: int
     calls: int
     interrupted: int
+    expected: str
+    actual: str
+    expected_bytes: int
+    actual_bytes: int
     cut: int
     seconds: float
     environment: str
@@ -185,6 +192,10 @@ class Log:
     def error(self, event: Event, **fields: Unpack[Fields]) -> None:
         """Write one line for something that broke."""
         self._write(logging.ERROR, event, fields)
+
+    def critical(self, event: Event, **fields: Unpack[Fields]) -> None:
+        """Write one line for something that somebody must look at now."""
+        self._write(logging.CRITICAL, event, fields)
 
     def _write(self, level: int, event: Event, fields: Fields) -> None:
         try:

@@ -49,6 +49,12 @@ FORWARDED: Final = Counter(
     "mcp_forwarded_requests_total", "Requests of sessions that another replica holds.", ["outcome"]
 )
 DRAINING: Final = Gauge("mcp_draining", "1 once the server was asked to stop.")
+RESOURCE_CURRENT: Final = Gauge(
+    "mcp_resource_current", "1 if the last verification got what was pinned, 0 if it got something else.", ["resource"]
+)
+RESOURCE_FAILURES: Final = Gauge(
+    "mcp_resource_failures", "Verifications in a row that could not be made; 0 once one could.", ["resource"]
+)
 BUILD: Final = Gauge("mcp_build_info", "1, with the version of the server.", ["version"])
 
 _open_calls: dict[object, float] = {}

@@ -1,0 +1,293 @@
+"""What each change of a contract means to those who call, and the form in which a contract is kept (G2)."""
+
+from __future__ import annotations
+
+import copy
+import json
+import random
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mcp_chassis.schema import Change, compare, contract_of, digest_of, step_of, text_of
+
+Json = dict[str, Any]
+
+OPEN: Json = {"type": "object"}
+CLOSED: Json = {"type": "object", "additionalProperties": False}
+
+
+def holding(schema: object, **more: Any) -> Json:
+    """Return the schema of an object that may hold `x`."""
+    return {**CLOSED, "properties": {"x": schema}, **more}
+
+
+def classed(old: Json, new: Json, part: str) -> list[Change]:
+    """Return the changes from one schema of a tool to another."""
+    lists = [{"tools": [{"name": "t", "inputSchema": {}, part: schema}]} for schema in (old, new)]
+    return compare(*(contract_of(found) for found in lists))
+
+
+NOTE: Json = {"type": "object", "properties": {"text": {"type": "string"}}, "required": ["text"]}
+TREE: Json = {"type": "object", "properties": {"children": {"type": "array", "items": {"$ref": "#/$defs/Tree"}}}}
+
+TABLE: list[tuple[str, Json, Json, str, str]] = [
+    # what, before, after: what it is to those who give it, and to those who get it
+    ("type widened", holding({"type": "integer"}), holding({"type": "number"}), "compatible", "breaking"),
+    ("type changed", holding({"type": "integer"}), holding({"type": "string"}), "breaking", "breaking"),
+    ("type added", holding({"type": "string"}), holding({"type": ["string", "null"]}), "compatible", "breaking"),
+    ("type order", holding({"type": ["null", "string"]}), holding({"type": ["string", "null"]}), "none", "none"),
+    ("type given", holding({}), holding({"type": "string"}), "breaking", "compatible"),
+    ("enum grown", holding({"enum": ["a"]}), holding({"enum": ["a", "b"]}), "compatible", "breaking"),
+    ("enum shrunk", holding({"enum": ["a", "b"]}), holding({"enum": ["b"]}), "breaking", "compatible"),
+    ("enum of 1 and true", holding({"enum": [1]}), holding({"enum": [True]}), "breaking", "breaking"),
+    ("enum came", holding({"type": "string"}), holding({"type": "string", "enum": ["a"]}), "breaking", "compatible"),
+    ("required came", holding({}), holding({}, required=["x"]), "breaking", "compatible"),
+    ("required went", holding({}, required=["x"]), holding({}), "compatible", "breaking"),
+    ("minimum raised", holding({"minimum": 1}), holding({"minimum": 2}), "breaking", "compatible"),
+    ("minimum lowered", holding({"minimum": 2}), holding({"minimum": 1}), "compatible", "breaking"),
+    ("maximum came", holding({}), holding({"maximum": 5}), "breaking", "compatible"),
+    ("maximum went", holding({"maximum": 5}), holding({}), "compatible", "breaking"),
+    ("exclusive minimum", holding({"exclusiveMinimum": 0}), holding({"exclusiveMinimum": 1}), "breaking", "compatible"),
+    ("exclusive maximum", holding({"exclusiveMaximum": 1}), holding({"exclusiveMaximum": 2}), "compatible", "breaking"),
+    ("shorter text", holding({"maxLength": 9}), holding({"maxLength": 8}), "breaking", "compatible"),
+    ("longer text", holding({"minLength": 1}), holding({"minLength": 0}), "compatible", "breaking"),
+    ("fewer items", holding({"maxItems": 9}), holding({"maxItems": 8}), "breaking", "compatible"),
+    ("more items needed", holding({"minItems": 1}), holding({"minItems": 2}), "breaking", "compatible"),
+    ("more members needed", holding({"minProperties": 0}), holding({"minProperties": 1}), "breaking", "compatible"),
+    ("more members", holding({"maxProperties": 1}), holding({"maxProperties": 2}), "compatible", "breaking"),
+    ("member added", CLOSED, holding({}), "compatible", "breaking"),
+    ("member added to an open one", OPEN, {**OPEN, "properties": {"x": {"type": "string"}}}, "breaking", "compatible"),
+    ("member removed", holding({}), CLOSED, "breaking", "breaking"),
+    ("member renamed", holding({}), {**CLOSED, "properties": {"y": {}}}, "breaking", "breaking"),
+    ("closed", OPEN, CLOSED, "breaking", "compatible"),
+    ("opened", CLOSED, OPEN, "compatible", "breaking"),
+    ("items typed", holding({"items": {}}), holding({"items": {"type": "string"}}), "breaking", "compatible"),
+    ("items widened", holding({"items": {"maximum": 1}}), holding({"items": {"maximum": 2}}), "compatible", "breaking"),
+    (
+        "nested",
+        holding({"type": "object", "properties": {"y": {"maxLength": 5}}}),
+        holding({"type": "object", "properties": {"y": {"maxLength": 4}}}),
+        "breaking",
+        "compatible",
+    ),
+    (
+        "optional",
+        holding({"type": "string"}),
+        holding({"anyOf": [{"type": "string"}, {"type": "null"}]}),
+        "compatible",
+        "breaking",
+    ),
+    (
+        "no longer optional",
+        holding({"anyOf": [{"type": "string"}, {"type": "null"}]}),
+        holding({"type": "string"}),
+        "breaking",
+        "compatible",
+    ),
+    (
+        "through a reference",
+        {**holding({"$ref": "#/$defs/Note"}), "$defs": {"Note": NOTE}},
+        {**holding({"$ref": "#/$defs/Note"}), "$defs": {"Note": {**NOTE, "required": []}}},
+        "compatible",
+        "breaking",
+    ),
+    (
+        "a definition's name",
+        {**holding({"$ref": "#/$defs/Note"}), "$defs": {"Note": NOTE}},
+        {**holding({"$ref": "#/$defs/Remark"}), "$defs": {"Remark": NOTE}},
+        "compatible",
+        "compatible",
+    ),
+    (
+        "within a tree",
+        {**holding({"$ref": "#/$defs/Tree"}), "$defs": {"Tree": TREE}},
+        {**holding({"$ref": "#/$defs/Tree"}), "$defs": {"Tree": {**TREE, "required": ["children"]}}},
+        "breaking",
+        "compatible",
+    ),
+    ("another default", holding({"default": 10}), holding({"default": 20}), "breaking", "breaking"),
+    ("a first default", holding({}), holding({"default": 20}), "compatible", "breaking"),
+    ("description", holding({"description": "a"}), holding({"description": "b"}), "text-only", "text-only"),
+    ("title", {**CLOSED, "title": "a"}, {**CLOSED, "title": "b"}, "text-only", "text-only"),
+    (
+        "text of a branch",
+        holding({"anyOf": [{"title": "a"}]}),
+        holding({"anyOf": [{"title": "b"}]}),
+        "text-only",
+        "text-only",
+    ),
+    ("default of 1 and true", holding({"default": 1}), holding({"default": True}), "breaking", "breaking"),
+    ("examples", holding({}), holding({"examples": ["a"]}), "text-only", "text-only"),
+    ("pattern", holding({"pattern": "^a"}), holding({"pattern": "^a?"}), "breaking", "breaking"),
+    ("format", holding({"format": "date"}), holding({}), "breaking", "breaking"),
+    ("const", holding({}), holding({"const": 1}), "breaking", "breaking"),
+    ("multipleOf", holding({"multipleOf": 4}), holding({"multipleOf": 2}), "breaking", "breaking"),
+    ("uniqueItems", holding({"uniqueItems": True}), holding({"uniqueItems": False}), "breaking", "breaking"),
+    ("oneOf", holding({"oneOf": [{}]}), holding({"oneOf": [{}, {}]}), "breaking", "breaking"),
+    ("a keyword of tomorrow", holding({}), holding({"tomorrow": 1}), "breaking", "breaking"),
+    (
+        "a member called required",
+        holding({}),
+        {**holding({}), "properties": {"x": {}, "required": {}}},
+        "compatible",
+        "breaking",
+    ),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "given", "got"), [row[1:] for row in TABLE], ids=[row[0] for row in TABLE])
+def test_G2_each_change_of_a_schema_is_classed_for_who_gives_and_for_who_gets(
+    old: Json, new: Json, given: str, got: str
+) -> None:
+    for part, expected in (("inputSchema", given), ("outputSchema", got)):
+        changes = classed(old, new, part)
+
+        assert {change.kind for change in changes} == ({expected} if expected != "none" else set()), (part, changes)
+        assert (
+            step_of(changes)
+            == {"breaking": "major", "compatible": "minor", "text-only": "patch", "none": "none"}[expected]
+        )
+        assert all(change.where.startswith(f"tools/t/{part}") for change in changes)
+
+
+@pytest.mark.parametrize("what", [row[0] for row in TABLE])
+def test_G2_what_did_not_change_is_no_change(what: str) -> None:
+    old, new = next(row[1:3] for row in TABLE if row[0] == what)
+
+    assert classed(old, copy.deepcopy(old), "inputSchema") == []
+    assert classed(new, copy.deepcopy(new), "outputSchema") == []
+
+
+def test_G2_place_of_a_change_is_told_to_the_keyword() -> None:
+    old = holding({"type": "array", "items": {"type": "object", "properties": {"y": {"maxLength": 5}}}})
+    new = holding({"type": "array", "items": {"type": "object", "properties": {"y": {"maxLength": 4}}}})
+
+    assert classed(old, new, "inputSchema") == [
+        Change("breaking", "tools/t/inputSchema/x/items/y/maxLength", "5 became 4")
+    ]
+
+
+def test_G2_what_breaks_is_told_first_and_decides_the_step() -> None:
+    old = {"tools": [{"name": "a", "inputSchema": {}, "description": "one"}, {"name": "b", "inputSchema": {}}]}
+    new = {"tools": [{"name": "a", "inputSchema": {}, "description": "two"}, {"name": "c", "inputSchema": {}}]}
+
+    changes = compare(contract_of(old), contract_of(new))
+
+    assert [(change.kind, change.where, change.what) for change in changes] == [
+        ("breaking", "tools/b", "removed"),
+        ("compatible", "tools/c", "added"),
+        ("text-only", "tools/a/description", "changed"),
+    ]
+    assert step_of(changes) == "major"
+
+
+def tool(**more: Any) -> Json:
+    """Return a tool."""
+    return {"tools": [{"name": "t", "inputSchema": {}, **more}]}
+
+
+def prompt(*arguments: Json) -> Json:
+    """Return a prompt with these arguments."""
+    return {"prompts": [{"name": "p", "arguments": list(arguments)}]}
+
+
+def resource(**more: Any) -> Json:
+    """Return a resource."""
+    return {"resources": [{"uri": "a:b", "name": "b", **more}]}
+
+
+def template(uri: str) -> Json:
+    """Return a template of resources."""
+    return {"resourceTemplates": [{"uriTemplate": uri, "name": "b"}]}
+
+
+FREE, NEEDED = {"name": "a"}, {"name": "a", "required": True}
+OTHERS: list[tuple[str, Json, Json, str]] = [
+    ("hint", tool(annotations={"readOnlyHint": True}), tool(), "breaking"),
+    ("output came", tool(), tool(outputSchema=OPEN), "compatible"),
+    ("output went", tool(outputSchema=OPEN), tool(), "breaking"),
+    ("title of a tool", tool(), tool(title="T"), "text-only"),
+    ("resource added", {}, resource(), "compatible"),
+    ("resource's text", resource(description="x"), resource(), "text-only"),
+    ("resource's type", resource(mimeType="text/plain"), resource(mimeType="text/html"), "breaking"),
+    ("template moved", template("a:{x}"), template("a:{y}"), "breaking"),
+    ("argument came", prompt(), prompt(FREE), "compatible"),
+    ("needed argument came", prompt(), prompt(NEEDED), "breaking"),
+    ("argument needed now", prompt(FREE), prompt(NEEDED), "breaking"),
+    ("argument needed no more", prompt(NEEDED), prompt(FREE), "compatible"),
+    ("argument went", prompt(FREE), prompt(), "breaking"),
+    ("argument's text", prompt(FREE), prompt({**FREE, "description": "x"}), "text-only"),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "kind"), [row[1:] for row in OTHERS], ids=[row[0] for row in OTHERS])
+def test_G2_tools_prompts_resources_and_templates_are_classed(old: Json, new: Json, kind: str) -> None:
+    changes = compare(contract_of(old), contract_of(new))
+
+    assert changes[0].kind == kind, changes
+    assert changes[0].where.startswith(next(iter(new)))
+
+
+def shuffled(value: Any, draw: random.Random) -> Any:
+    """Return the same JSON with the keys of every object in another order."""
+    if isinstance(value, dict):
+        keys = sorted(value, key=lambda _: draw.random())
+        return {key: shuffled(value[key], draw) for key in keys}
+    return [shuffled(item, draw) for item in value] if isinstance(value, list) else value
+
+
+PING = {"name": "ping", "inputSchema": {"properties": {"steps": {}, "interval": {}}}}
+
+
+def test_G2_form_is_the_same_whatever_order_a_server_answers_in() -> None:
+    tools = [
+        {"name": f"t{number}", "inputSchema": holding({"type": ["null", "string"]}, required=["x", "a"])}
+        for number in range(5)
+    ]
+    plain = text_of(contract_of({"tools": tools}))
+    draw = random.Random(1)
+
+    for _ in range(20):
+        mixed = [shuffled(tool, draw) for tool in draw.sample(tools, 5)]
+        for tool in mixed:
+            draw.shuffle(tool["inputSchema"]["required"])
+            draw.shuffle(tool["inputSchema"]["properties"]["x"]["type"])
+        assert text_of(contract_of({"tools": [*mixed, PING]})) == plain
+
+
+def test_G2_values_whose_order_means_something_keep_it() -> None:
+    one, other = (
+        {"tools": [{"name": "t", "inputSchema": holding({"enum": found})}]} for found in (["a", "b"], ["b", "a"])
+    )
+
+    assert text_of(contract_of(one)) != text_of(contract_of(other))
+    assert compare(contract_of(one), contract_of(other)) != []
+
+
+def test_G2_what_changes_from_call_to_call_is_left_out() -> None:
+    tool = {"name": "t", "inputSchema": {}}
+    noisy = {**tool, "_meta": {"ttlMs": 5}, "icons": [{"src": "data:,"}]}
+
+    assert contract_of({"tools": [noisy]}) == contract_of({"tools": [tool]})
+    assert contract_of({"resources": [{"uri": "a:b", "size": 1}]}) == contract_of({"resources": [{"uri": "a:b"}]})
+
+
+def test_G2_ping_of_the_chassis_is_left_out_and_a_stranger_s_is_not() -> None:
+    assert contract_of({"tools": [PING]})["tools"] == {}
+    assert list(contract_of({"tools": [{"name": "ping", "inputSchema": {"properties": {"host": {}}}}]})["tools"]) == [
+        "ping"
+    ]
+
+
+def test_G2_digest_is_that_of_the_file_as_sha256sum_sees_it(tmp_path: Path) -> None:
+    text = text_of(contract_of({"tools": [{"name": "t", "description": "naïve 日本語 🗒", "inputSchema": {}}]}))
+    (tmp_path / "tools.json").write_text(text, encoding="utf-8")
+    (tmp_path / "tools.sha256").write_text(f"{digest_of(text)}  tools.json\n", encoding="utf-8")
+
+    subprocess.run(["sha256sum", "--check", "--strict", "tools.sha256"], cwd=tmp_path, check=True)
+
+    assert "日本語" in text
+    assert json.loads(text)["format"] == 1
