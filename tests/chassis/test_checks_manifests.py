@@ -54,7 +54,9 @@ def test_T5_in_a_mesh_each_broken_invariant_is_told_by_its_check_alone(old: str,
 
 
 def test_D5_every_check_has_a_saboteur() -> None:
-    assert {row[2] for row in SABOTEURS} | {"server_found", "pre_stop_sleep"} == {check.name for check in manifests}
+    told = {row[2] for row in [*SABOTEURS, *MESH_SABOTEURS]}
+
+    assert told | {"server_found", "guarded"} == {check.name for check in manifests}
 
 
 def test_D5_line_of_the_fault_is_told() -> None:
@@ -86,6 +88,35 @@ def test_D5_what_a_secret_elsewhere_may_hold_is_unseen_and_no_failure() -> None:
 
     assert {(item.name, item.result) for item in found} == {("references", "unseen"), ("shared_state", "unseen")}
     assert not failed(found)
+
+
+@pytest.mark.parametrize("kind", ["NetworkPolicy", "PodDisruptionBudget", "HorizontalPodAutoscaler"])
+def test_D5_what_guards_a_server_and_is_absent_is_unseen_and_no_failure(kind: str) -> None:
+    found = [item for item in checked(GOOD.replace(f"kind: {kind}", "kind: Elsewhere")) if item.name == "guarded"]
+
+    assert [(item.result, item.found, failed([item])) for item in found] == [("unseen", f"no {kind}", False)]
+
+
+def test_S5_a_peer_address_in_a_config_map_is_not_expanded() -> None:
+    text = GOOD.replace('            - {name: MCP_PEER_URL, value: "https://$(POD_IP):9443"}\n', "")
+
+    found = broken(text, 'MCP_HOST: "127.0.0.1"', 'MCP_PEER_URL: "https://$(POD_IP):9443"')
+
+    assert {item.name for item in found} == {"peer_address"}
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("drop: [ALL]", "drop: [ALL], add: [NET_BIND_SERVICE]"),
+        ("MCP_ENVIRONMENT: production,", "MCP_ENVIRONMENT: production, MCP_AUTH: mtls,"),
+        ("{maxSurge: 1, maxUnavailable: 0}", "{maxSurge: 1, maxUnavailable: 99%}"),
+        ("targetPort: public}]", "targetPort: 8443}]"),
+        ("https://$(POD_IP):9443", "https://[$(POD_IP)]:9443"),
+    ],
+)
+def test_D5_what_is_allowed_passes(old: str, new: str) -> None:
+    assert broken(GOOD, old, new) == []
 
 
 def test_D5_state_in_memory_is_no_shared_state() -> None:

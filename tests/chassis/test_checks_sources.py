@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from mcp_chassis import serve
+from mcp_chassis.checks import chain
 from mcp_chassis.checks.cluster import Limits
 from mcp_chassis.checks.kustomize import Builder
 from mcp_chassis.checks.report import Finding
@@ -20,6 +22,8 @@ LENGTHS = {
     "1h 30m": 5400,
     "500ms": 0.5,
     "1d": 86_400,
+    "1w": 604_800,
+    "1M": 2_592_000,
     "1.5s": 1.5,
     "0": 0,
     "-1s": None,
@@ -174,6 +178,41 @@ patches:
     assert [one.text("limit") for one in route.blocks("spec", "rules")] == ["1", "9", "7"]
     assert route.blocks("spec", "rules")[1].at("limit") == f"{tmp_path}/over/kustomization.yaml:9"
     assert dict(found["ConfigMap"].block("data")) == {"A": "1", "B": "3"}
+
+
+@pytest.mark.parametrize("key", ["resources: ['%s']", "components: ['%s']", "patches: [{path: '%s'}]"])
+@pytest.mark.parametrize(
+    ("name", "outcome"),
+    [
+        ("absent.yaml", "fail"),
+        ("../empty", "fail"),
+        ("https://example.com/a//b?ref=v1", "unseen"),
+        ("git@example.com:a/b", "unseen"),
+        ("github.com/a/b", "unseen"),
+    ],
+)
+def test_T8_what_a_kustomization_names_and_is_not_there_is_told(
+    tmp_path: Path, key: str, name: str, outcome: str
+) -> None:
+    for folder in ("over", "empty"):
+        (tmp_path / folder).mkdir()
+    file = tmp_path / "over" / "kustomization.yaml"
+    file.write_text(f"kind: Kustomization\n{key % name}\n", encoding="utf-8")
+
+    builder = Builder()
+    builder.build(tmp_path / "over", [])
+
+    (found,) = builder.problems
+    assert (found.outcome, found.where, found.required) == (outcome, f"{file}:2", False)
+    assert name in found.found
+
+
+def test_S3_zero_is_a_length_too() -> None:
+    assert Limits.of({"MCP_TOOL_TIMEOUT": "10", "MCP_DRAIN_TIMEOUT": "0"}).drain == 0
+
+
+def test_S3_a_check_waits_for_the_last_resort_of_the_server() -> None:
+    assert chain.LAST_RESORT == serve._LAST_RESORT
 
 
 def test_S3_drain_of_a_check_is_the_server_s() -> None:

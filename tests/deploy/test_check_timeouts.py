@@ -16,15 +16,10 @@ from mcp_chassis.checks.manifests import given, manifests
 from mcp_chassis.checks.report import Result, examine, failed
 from mcp_chassis.checks.timeouts import Project, timeouts
 from tests.deploy.kubernetes_build import build
+from tests.deploy.timeouts_saboteurs import DEPLOYMENT, OVERLAY, PATCH, SABOTEURS, append, exchange
 from tests.live.project import Project as Installed
 from tests.live.project import environment
 from tests.render.support import ROOT, Answers, by_copier, matrix, run
-
-OVERLAY = "deploy/kubernetes/overlays/production"
-PATCH = f"{OVERLAY}/patches.yaml"
-DEPLOYMENT = (
-    "\n---\napiVersion: apps/v1\nkind: Deployment\nmetadata: {name: acme-notes}\nspec: {template: {spec: {%s}}}\n"
-)
 
 
 @pytest.fixture
@@ -50,24 +45,6 @@ def wrong(**declared: float) -> set[tuple[str, str]]:
     return {(item.name, item.where) for item in results if failed([item])}
 
 
-def append(name: str, text: str) -> str:
-    """Add text to a file, which may be new, and return the place of its last line."""
-    path = Path(name)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    before = path.read_text(encoding="utf-8") if path.is_file() else ""
-    path.write_text(before + text, encoding="utf-8")
-    return f"{name}:{len((before + text).splitlines())}"
-
-
-def exchange(name: str, old: str, new: str) -> str:
-    """Exchange a text that is there, and return its place."""
-    path = Path(name)
-    before = path.read_text(encoding="utf-8")
-    assert old in before, f"{name} holds no {old!r}"
-    path.write_text(before.replace(old, new), encoding="utf-8")
-    return f"{name}:{before[: before.index(old)].count(chr(10)) + 1}"
-
-
 def masked(text: str) -> str:
     """Return a report without the numbers of lines, which move when somebody comments a file."""
     return re.sub(r":\d+\)", ":N)", text.strip())
@@ -79,94 +56,6 @@ def documented(command: str) -> list[str]:
     found = re.findall(r"```console\n(.*?)```", page, flags=re.DOTALL)
     first = next(number for number, block in enumerate(found) if command in block.splitlines()[0])
     return [masked(block.partition("\n")[2] if block.startswith("$") else block) for block in found[first : first + 2]]
-
-
-SABOTEURS: dict[str, tuple[str, Callable[[], str]]] = {
-    "a drop-in shortens the public listener": (
-        "nginx_limits",
-        lambda: append("deploy/nginx/conf.d/x.public.conf", "# mine\nproxy_read_timeout 1m;\n"),
-    ),
-    "nginx cuts idle clients": (
-        "nginx_limits",
-        lambda: exchange("deploy/nginx/nginx.conf", "keepalive_timeout 300s", "keepalive_timeout 75s"),
-    ),
-    "nginx keeps what the server closed": (
-        "nginx_to_server",
-        lambda: exchange("deploy/nginx/nginx.conf", "keepalive_timeout 4s", "keepalive_timeout 60s"),
-    ),
-    "nginx cannot be read": (
-        "readable",
-        lambda: append("deploy/nginx/conf.d/x.public.conf", "client_max_body_size 4m;\n}\n"),
-    ),
-    "Caddy waits a minute": (
-        "caddy_limits",
-        lambda: exchange("deploy/caddy/Caddyfile", "read_timeout 300s", "read_timeout 1m"),
-    ),
-    "Caddy cuts idle clients": (
-        "caddy_limits",
-        lambda: append("deploy/caddy/conf.d/x.servers.caddy", "timeouts {\n\tidle 30s\n}\n").replace(":3", ":2"),
-    ),
-    "Caddy ends streams": (
-        "caddy_streams",
-        lambda: exchange("deploy/caddy/Caddyfile", "write_idle 60s", "write 60s"),
-    ),
-    "Caddy keeps what the server closed": (
-        "caddy_to_server",
-        lambda: exchange("deploy/caddy/Caddyfile", "keepalive 4s", "keepalive 90s"),
-    ),
-    "compose kills a drain": (
-        "compose_grace",
-        lambda: append(
-            "deploy/compose.override.yaml", "services:\n  server:\n    environment: {A: b}\n    stop_grace_period: 2m\n"
-        ),
-    ),
-    "compose drains longer than it waits": (
-        "compose_grace",
-        lambda: (
-            append("deploy/compose.override.yaml", "services: {server: {environment: [MCP_DRAIN_TIMEOUT=300]}}\n")
-            and exchange("deploy/compose.yaml", "stop_grace_period", "stop_grace_period")
-        ),
-    ),
-    "an overlay shortens the grace": (
-        "grace_period",
-        lambda: append(PATCH, DEPLOYMENT % "terminationGracePeriodSeconds: 60"),
-    ),
-    "an overlay shortens it by a JSON patch": (
-        "grace_period",
-        lambda: exchange(
-            f"{OVERLAY}/kustomization.yaml",
-            "  - path: patches.yaml",
-            "  - {target: {kind: Deployment}, patch: "
-            """'[{"op":"replace", "value":60, "path":"/spec/template/spec/terminationGracePeriodSeconds"}]'}""",
-        ),
-    ),
-    "an overlay drains longer": (
-        "grace_period",
-        lambda: (
-            exchange(f"{OVERLAY}/kustomization.yaml", "- MCP_AUTH=keys", "- MCP_DRAIN_TIMEOUT=200")
-            and exchange(
-                "deploy/kubernetes/base/server.yaml", "terminationGracePeriodSeconds", "terminationGracePeriodSeconds"
-            )
-        ),
-    ),
-    "an overlay's route is short": (
-        "route_timeouts",
-        lambda: append(
-            PATCH,
-            "\n---\napiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: acme-notes}\n"
-            "spec:\n  rules:\n    - timeouts: {request: 30s}\n",
-        ),
-    ),
-    "a manifest beside the overlays": (
-        "ingress_timeouts",
-        lambda: append(
-            "deploy/kubernetes/mine.yaml",
-            "kind: Ingress\nmetadata:\n  annotations:\n"
-            "    alb.ingress.kubernetes.io/load-balancer-attributes: a=b,idle_timeout.timeout_seconds=60\n",
-        ),
-    ),
-    "a manifest cannot be read": ("readable", lambda: append("deploy/kubernetes/mine.yaml", "kind: [\n---\n")),
-}
 
 
 @pytest.mark.parametrize("story", SABOTEURS)
@@ -213,7 +102,62 @@ def test_T8_a_tool_that_declares_more_than_the_longest_call_is_named(project: Pa
 def test_T8_a_longer_call_from_the_environment_is_too_long_for_what_was_rendered(project: Path) -> None:
     results = anyio.run(examine, timeouts, Project(Path(), {"MCP_TOOL_TIMEOUT": "400"}, dict))
 
-    assert {item.name for item in results if failed([item])} == {"nginx_limits", "caddy_limits", "compose_grace"}
+    told = {item.name for item in results if failed([item])}
+    assert told == {"nginx_limits", "caddy_limits", "compose_grace"}
+
+
+def raised_in_compose() -> None:
+    """Raise the longest call in compose, and what compose itself waits."""
+    append(
+        "deploy/compose.override.yaml",
+        "services: {server: {environment: {MCP_TOOL_TIMEOUT: 600}, stop_grace_period: 615s}}\n",
+    )
+
+
+def raised_in_an_overlay_s_map() -> None:
+    """Raise it in the overlay's ConfigMap, with grace and route."""
+    exchange(f"{OVERLAY}/kustomization.yaml", "- MCP_AUTH=keys", "- MCP_TOOL_TIMEOUT=600")
+    raised_pod("terminationGracePeriodSeconds: 630")
+
+
+def raised_in_an_overlay_s_patch() -> None:
+    """Raise it in the pod's own variables."""
+    variable = "{name: MCP_TOOL_TIMEOUT, value: '600'}"
+    raised_pod("terminationGracePeriodSeconds: 630, containers: [{name: server, env: [" + variable + "]}]")
+
+
+def raised_pod(text: str) -> None:
+    """Patch the pod, and the route above the longer call."""
+    append(PATCH, DEPLOYMENT % text)
+    route = "kind: HTTPRoute\nmetadata: {name: acme-notes}\nspec: {rules: [{timeouts: {request: 630s}}]}\n"
+    append(PATCH, f"---\napiVersion: gateway.networking.k8s.io/v1\n{route}")
+
+
+@pytest.mark.parametrize("raised", [raised_in_compose, raised_in_an_overlay_s_map, raised_in_an_overlay_s_patch])
+def test_T8_a_longer_call_counts_at_the_edge_wherever_it_is_set(raised: Callable[[], None], project: Path) -> None:
+    raised()
+
+    assert {name for name, _ in wrong()} == {"nginx_limits", "caddy_limits"}
+    assert checked(slow=600)["declared_calls"][0].result == "pass"
+
+
+def test_T8_a_route_without_its_server_is_held_to_the_project_s_longest_call(project: Path) -> None:
+    raised_in_compose()
+    notes = "nginx.ingress.kubernetes.io/proxy-read-timeout: '300'"
+    append("deploy/kubernetes/mine.yaml", "kind: HTTPRoute\nspec: {rules: [{timeouts: {request: 300s}}]}\n---\n")
+    append("deploy/kubernetes/mine.yaml", f"kind: Ingress\nmetadata: {{annotations: {{{notes}}}}}\n")
+
+    places = {place for name, place in wrong() if name in ("route_timeouts", "ingress_timeouts")}
+
+    assert places == {"deploy/kubernetes/mine.yaml:2", "deploy/kubernetes/mine.yaml:5"}
+
+
+def test_T8_an_overlay_that_takes_the_ingress_is_held_to_its_own_call(project: Path) -> None:
+    exchange(f"{OVERLAY}/kustomization.yaml", "- MCP_AUTH=keys", "- MCP_TOOL_TIMEOUT=200")
+    append(PATCH, DEPLOYMENT % "terminationGracePeriodSeconds: 230")
+    exchange(f"{OVERLAY}/kustomization.yaml", "  # - ../../ingress", "  - ../../ingress")
+
+    assert {name for name, _ in wrong()} >= {"balancer_delay"}
 
 
 def test_T8_an_overlay_that_raises_both_ends_is_right(project: Path) -> None:
@@ -258,7 +202,7 @@ def test_T8_command_proves_the_project_and_fails_with_the_reason(
     unbuilt = run(*command, "manifests", "--file", "deploy/kubernetes", cwd=root)
     absent = run(*command, "manifests", "--file", "nowhere.yaml", cwd=root)
 
-    assert (good.returncode, good.stdout.splitlines()[-1]) == (0, f"{len(timeouts)} pass"), good.stdout
+    assert (good.returncode, good.stdout.splitlines()[-1]) == (0, f"{len(timeouts) - 1} pass, 1 skip"), good.stdout
     (found,) = [item for item in json.loads(bad.stdout) if item["result"] == "fail"]
     assert bad.returncode == 1
     assert (found["name"], found["where"]) == ("nginx_limits", "deploy/nginx/conf.d/slow.public.conf:1")

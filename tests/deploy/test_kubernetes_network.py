@@ -31,7 +31,8 @@ def test_T5_behind_a_mesh_every_listener_leads_to_loopback() -> None:
 def test_D5_mesh_has_what_the_edges_listeners_are_elsewhere() -> None:
     objects = built(edge="mesh")
 
-    rules = only(objects, "AuthorizationPolicy")["spec"]["rules"]
+    policies = {one["spec"]["action"]: one["spec"]["rules"] for one in of_kind(objects, "AuthorizationPolicy")}
+    rules = policies["ALLOW"]
     routes = only(objects, "HTTPRoute")["spec"]["rules"]
 
     paths = {rule["to"][0]["operation"]["ports"][0]: rule["to"][0]["operation"].get("paths") for rule in rules}
@@ -39,6 +40,8 @@ def test_D5_mesh_has_what_the_edges_listeners_are_elsewhere() -> None:
     assert {match["path"]["value"] for rule in routes for match in rule["matches"]} == set(paths["8080"])
     removed = [rule["filters"][0]["requestHeaderModifier"]["remove"] for rule in routes]
     assert removed == [["X-Client-Subject", "X-Peer-Assertion"]] * 2
+    refused = {rule["when"][0]["key"]: rule["to"][0]["operation"]["ports"] for rule in policies["DENY"]}
+    assert refused == {f"request.headers[{name}]": ["8080"] for name in removed[0]}
     names = {one["metadata"]["name"] for one in objects}
     assert not of_kind(objects, "BackendTLSPolicy")
     assert not [name for name in names if name.startswith("edge-")]

@@ -116,7 +116,7 @@ class Scene:
         looped = {"MCP_TOOL_LIMITS": "ping=1/1", "MCP_SUSPENSION_REFUSALS": "5", "MCP_SUSPENSION_FIRST": "1"}
         self.troubled, self.killed = Replica(project, given | depending), Replica(project, given)
         self.mute = Replica(project, given | looped, mute=True)
-        self.stopping = Replica(project, given)
+        self.stopping = Replica(project, given | {"ALARMS_SLOW": "1"})
         self.replicas = (self.troubled, self.killed, self.mute, self.stopping)
         for replica in self.replicas:
             stack.callback(replica.stop)

@@ -127,10 +127,15 @@ def test_D6_missing_folder_says_where_to_run_it(stored: Project, postgres: Postg
     assert "there is no folder migrations/ here: run this in the root of the project" in said
 
 
-def test_D6_missing_extra_says_how_to_add_it(postgres: Postgres) -> None:
-    said = told(default_project().run("ops", "db", "upgrade", given=variables(postgres)), 1)
+def test_D6_project_without_a_database_has_nothing_for_one_and_says_how_to_get_it() -> None:
+    project = default_project()
+    asked = [str(project.python), "-c", f"from {project.package}.server import server; server.database()"]
 
-    assert "uv add 'mcp-chassis[postgres]'" in said
+    command = project.run("ops", "db", "upgrade")
+    used = subprocess.run(asked, cwd=project.root, capture_output=True, text=True, check=False)
+
+    assert (command.returncode, "No such command 'db'" in command.stderr) == (2, True)
+    assert "copier update --data database=postgres" in used.stderr
 
 
 SQLITE = {"MCP_DATABASE_URL": "sqlite+aiosqlite:///data.db"}

@@ -30,6 +30,7 @@ from tests.render.support import (
 )
 
 MOST_FILES = 110
+"""With the default answers."""
 MOST_FILES_OF_YOURS = 25
 MORE_BY_ANSWERS, MORE_OF_YOURS_BY_ANSWERS = 12, 3
 """What a database, a second CI system and an Argo CD may add to the default answers' files."""

@@ -11,13 +11,21 @@ from mcp_chassis.checks.sources import Block, seconds
 
 FLOOR: Final = 300.0
 """Seconds that no idle or read limit goes below: twenty pings of 15 s, and the time a silent client may think."""
+LAST_RESORT: Final = 5.0
+"""Seconds past the drain in which a server says its last words, and after which it ends whatever holds it."""
 _NGINX: Final = "nginx.ingress.kubernetes.io/"
 _ALB: Final = "alb.ingress.kubernetes.io/load-balancer-attributes"
+_ALB_TARGETS: Final = "alb.ingress.kubernetes.io/target-group-attributes"
 _ANNOTATIONS: Final = {
     "nginx": (f"{_NGINX}proxy-read-timeout", f"{_NGINX}proxy-send-timeout"),
     "alb": (_ALB,),
 }
 """By class of ingress; each class cuts after 60 s where its annotation is missing."""
+_IN_LISTS: Final = {
+    _ALB: ("idle_timeout.timeout_seconds", "60"),
+    _ALB_TARGETS: ("deregistration_delay.timeout_seconds", "300"),
+}
+"""The attribute that counts in an annotation of the ALB, and what the ALB does without it."""
 
 chain: Profile[Cluster] = Profile()
 
@@ -30,10 +38,9 @@ def long_enough(text: str, where: str, name: str, call: float = 0, *, zero: bool
     return judged(good, where, f"{name} {text}", f"set {name} to {max(FLOOR, call + 30 if call else 0):g} s: {why}")
 
 
-def serving_limits(cluster: Cluster) -> Limits:
-    """Return the longest limits of the servers in a stream."""
-    found = [server.limits for server in cluster.servers] or [Limits.of({})]
-    return max(found, key=lambda limits: limits.call)
+def longest_call(cluster: Cluster) -> float:
+    """Return the longest call of the servers in a stream; where none is, the project's, or what the answers say."""
+    return max((server.limits.call for server in cluster.servers), default=cluster.project_call or Limits.of({}).call)
 
 
 def pre_stop(server: Server) -> float:
@@ -43,7 +50,7 @@ def pre_stop(server: Server) -> float:
 
 @chain.check("S3", "raise MCP_DRAIN_TIMEOUT, or leave it out: it follows the longest call")
 def drain_covers_call(cluster: Cluster) -> Iterator[Finding]:
-    """MCP_DRAIN_TIMEOUT is at least the longest call"""
+    """in Kubernetes, MCP_DRAIN_TIMEOUT is at least the longest call"""
     for server in cluster.servers:
         words = f"drain {server.limits.drain:g} s, longest call {server.limits.call:g} s"
         yield judged(server.limits.drain >= server.limits.call, server.app.at("env"), words)
@@ -51,19 +58,19 @@ def drain_covers_call(cluster: Cluster) -> Iterator[Finding]:
 
 @chain.check("T8", "raise terminationGracePeriodSeconds, or `copier update --data tool_timeout=…` raises all at once")
 def grace_period(cluster: Cluster) -> Iterator[Finding]:
-    """preStop + drain < terminationGracePeriodSeconds"""
+    """preStop + drain + 5 s < terminationGracePeriodSeconds"""
     for server in cluster.servers:
         pod = server.workload.pod
-        grace = seconds(pod.text("terminationGracePeriodSeconds")) or 30
-        words = f"{pre_stop(server):g} s preStop + {server.limits.drain:g} s drain, grace {grace:g} s"
+        grace = seconds(pod.text("terminationGracePeriodSeconds") or "30") or 0
+        words = f"{pre_stop(server):g} s preStop + {server.limits.drain:g} s drain + 5 s, grace {grace:g} s"
         where = pod.at("terminationGracePeriodSeconds")
-        yield judged(pre_stop(server) + server.limits.drain < grace, where, words)
+        yield judged(pre_stop(server) + server.limits.drain + LAST_RESORT < grace, where, words)
 
 
 @chain.check("T8", "set timeouts.request of the rule; 0s is none")
 def route_timeouts(cluster: Cluster) -> Iterator[Finding]:
     """each rule of an HTTPRoute sets timeouts of at least 300 s and above the longest call, or 0s"""
-    call = serving_limits(cluster).call
+    call = longest_call(cluster)
     for rule in [rule for route in cluster.kind("HTTPRoute") for rule in route.blocks("spec", "rules")]:
         given = rule.block("timeouts")
         if "request" not in given:
@@ -75,19 +82,34 @@ def route_timeouts(cluster: Cluster) -> Iterator[Finding]:
 @chain.check("T8", "set the annotation of your ingress class; without it the connection is cut after 60 s")
 def ingress_timeouts(cluster: Cluster) -> Iterator[Finding]:
     """the idle and read limits in an Ingress's annotations are at least 300 s and above the longest call"""
-    call = serving_limits(cluster).call
+    call = longest_call(cluster)
     for ingress in cluster.kind("Ingress"):
         notes = ingress.block("metadata", "annotations")
-        kind = ingress.text("spec", "ingressClassName") or notes.text("kubernetes.io/ingress.class")
         for name in [name for names in _ANNOTATIONS.values() for name in names]:
             if name in notes:
                 yield long_enough(_value(notes, name), notes.at(name), name, call)
-            elif name in _ANNOTATIONS.get(kind, ()):
+            elif name in _ANNOTATIONS.get(_class(ingress), ()):
                 yield Finding("fail", f"no {name}", ingress.place)
 
 
+@chain.check("S4", "raise deregistration_delay.timeout_seconds to the longest call")
+def balancer_delay(cluster: Cluster) -> Iterator[Finding]:
+    """an ALB lets go of a leaving pod no sooner than after the longest call"""
+    call = longest_call(cluster)
+    for ingress in cluster.kind("Ingress"):
+        notes = ingress.block("metadata", "annotations")
+        if _ALB_TARGETS in notes or _class(ingress) == "alb":
+            text, where = _value(notes, _ALB_TARGETS), notes.at(_ALB_TARGETS)
+            yield judged((seconds(text) or 0) >= call, where, f"deregistration_delay {text} s of {call:g} s")
+
+
+def _class(ingress: Block) -> str:
+    notes = ingress.block("metadata", "annotations")
+    return ingress.text("spec", "ingressClassName") or notes.text("kubernetes.io/ingress.class")
+
+
 def _value(notes: Block, name: str) -> str:
-    """Return the seconds of an annotation; of the ALB's list, those of the idle limit."""
+    """Return the seconds of an annotation; of a list of the ALB's, those of its attribute."""
     text = notes.text(name)
     attributes = dict(part.strip().partition("=")[::2] for part in text.split(","))
-    return attributes.get("idle_timeout.timeout_seconds", "60") if name == _ALB else text
+    return attributes.get(*_IN_LISTS[name]) if name in _IN_LISTS else text

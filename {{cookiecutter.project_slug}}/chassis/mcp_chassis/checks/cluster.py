@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from importlib import resources
 from typing import Final
@@ -37,8 +37,10 @@ class Limits:
     @classmethod
     def of(cls, variables: dict[str, str]) -> Limits:
         """Return what a process with these variables does; without them, what the answers say."""
-        call = seconds(variables.get("MCP_TOOL_TIMEOUT", "")) or answered_call()
-        return cls(call, seconds(variables.get("MCP_DRAIN_TIMEOUT", "")) or call + _BEYOND_CALL)
+        call = seconds(variables.get("MCP_TOOL_TIMEOUT", ""))
+        call = answered_call() if call is None else call
+        drain = seconds(variables.get("MCP_DRAIN_TIMEOUT", ""))
+        return cls(call, call + _BEYOND_CALL if drain is None else drain)
 
 
 def answered_call() -> float:
@@ -131,6 +133,10 @@ class Cluster:
     def __init__(self, objects: Iterable[Block], problems: Iterable[Finding] = ()) -> None:
         self.objects = [one for one in objects if one.text("kind") and one.text("kind") != "Kustomization"]
         self.problems = list(problems)
+        self.component = False
+        """Whether it is a part that counts only where a kustomization takes it, beside that one's server."""
+        self.project_call = 0.0
+        """Seconds of the longest call that the project knows elsewhere, for a stream that holds no server."""
         self.workloads = [Workload(one) for one in self.objects if one.text("kind") in _POD_OF]
         self.servers = list(self._servers())
         images = {_repository(server.app) for server in self.servers}
@@ -181,19 +187,33 @@ class Cluster:
             texts |= {key: known.text("data", key) for key in known.block("data")} if known else {}
             complete = complete and known is not None
         for item in container.blocks("env"):
-            if "value" in item:
-                texts[item.text("name")] = item.text("value")
+            key = item.block("valueFrom", "configMapKeyRef")
+            known = self.named("ConfigMap", key.text("name")) if key else None
+            if "value" in item or known:
+                texts[item.text("name")] = known.text("data", key.text("key")) if known else item.text("value")
             else:
+                texts.pop(item.text("name"), None)
                 referred.add(item.text("name"))
         return Variables(texts, frozenset(referred), complete)
 
     def replicas(self, workload: Workload) -> tuple[int, int]:
         """Return the least and the most pods that a workload runs."""
-        count = int(workload.body.text("spec", "replicas") or 1)
+        count = whole(workload.body.text("spec", "replicas"), 1)
         for scaler in self.kind("HorizontalPodAutoscaler"):
             if scaler.text("spec", "scaleTargetRef", "name") == workload.body.text("metadata", "name"):
-                return int(scaler.text("spec", "minReplicas") or 1), int(scaler.text("spec", "maxReplicas") or count)
+                return whole(scaler.text("spec", "minReplicas"), 1), whole(scaler.text("spec", "maxReplicas"), count)
         return count, count
+
+
+def whole(text: str, otherwise: int) -> int:
+    """Read a number of pods."""
+    return int(text) if text.isdecimal() else otherwise
+
+
+def share(text: str, pods: int, rounded: Callable[[float], int]) -> int | None:
+    """Read `2`, or `25%` of some pods; None is neither."""
+    found = re.fullmatch(r"(\d+)(%?)", text)
+    return found and (rounded(int(found[1]) * pods / 100) if found[2] else int(found[1]))
 
 
 def selects(selector: Block, labels: Block) -> bool:

@@ -6,12 +6,14 @@ Each value keeps the place it comes from, which a build loses. Names, labels and
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Final
 
-from mcp_chassis.checks.report import Finding
+from mcp_chassis.checks.report import Finding, Outcome
 from mcp_chassis.checks.sources import Block, Yaml, blocks, load, read
 
+_ADDRESS: Final = re.compile(r"://|^git@|^github\.com/|\?ref=")
 NAMES: Final = ("kustomization.yaml", "kustomization.yml", "Kustomization")
 _MERGED_BY_NAME: Final = frozenset({"containers", "initContainers", "env", "volumes"})
 
@@ -27,10 +29,11 @@ class Builder:
         """Add the objects of a folder to `objects`, and return them."""
         file = next((folder / name for name in NAMES if (folder / name).is_file()), folder / NAMES[0])
         for config in blocks(self.documents(file)):
-            for path in [_inside(folder, name) for name in config.texts("resources")]:
+            for name in config.texts("resources"):
+                path = self._inside(folder, name, config.at("resources"))
                 objects += self.build(path, []) if path.is_dir() else blocks(self.documents(path))
             for name in config.texts("components"):
-                self.build(_inside(folder, name), objects)
+                self.build(self._inside(folder, name, config.at("components")), objects)
             for generated in config.blocks("configMapGenerator"):
                 _generate(generated, folder, objects)
             for patch in config.blocks("patches"):
@@ -42,13 +45,21 @@ class Builder:
         self.read.add(path.resolve())
         return read(path, self.problems) if path.is_file() else []
 
+    def _inside(self, folder: Path, name: str, place: str) -> Path:
+        path = Path(os.path.normpath(folder / name))
+        there = any((path / one).is_file() for one in NAMES) if path.is_dir() else path.is_file()
+        if not there:
+            outcome: Outcome = "unseen" if _ADDRESS.search(name) else "fail"
+            self.problems.append(Finding(outcome, f"{name} is no file, and no kustomization", place, required=False))
+        return path
+
     def _patch(self, patch: Block, folder: Path, objects: list[Block]) -> None:
         inline, (file, _, line) = patch.text("patch"), patch.at("patch").rpartition(":")
         if inline:
             # A text of several lines begins on the next one.
             given = load(inline, file, self.problems, int(line) - ("\n" not in inline))
         else:
-            given = self.documents(_inside(folder, patch.text("path")))
+            given = self.documents(self._inside(folder, patch.text("path"), patch.at("path")))
         for document in given:
             body = document if isinstance(document, Block) else Block(patch.place)
             target, named = patch.block("target"), patch.block("target") or body.block("metadata")
@@ -61,10 +72,6 @@ class Builder:
                 merge(one, body)
                 for step in document if isinstance(document, list) else []:
                     _step(one, step if isinstance(step, Block) else body)
-
-
-def _inside(folder: Path, name: str) -> Path:
-    return Path(os.path.normpath(folder / name))
 
 
 def _step(one: Block, step: Block) -> None:

@@ -11,7 +11,7 @@ from typing import Final, TextIO
 from zoneinfo import available_timezones
 
 from mcp_chassis.checks.chain import chain
-from mcp_chassis.checks.cluster import Cluster, Workload, selects
+from mcp_chassis.checks.cluster import Cluster, Workload, selects, share, whole
 from mcp_chassis.checks.kustomize import NAMES
 from mcp_chassis.checks.pods import pods
 from mcp_chassis.checks.report import Finding, Profile, judged
@@ -98,8 +98,8 @@ def disruption_budget(cluster: Cluster) -> Iterator[Finding]:
         text = budget.text("spec", bounds[0]) if bounds else ""
         for one in cluster.selected(budget, "spec", "selector"):
             least = cluster.replicas(one)[0]
-            share = ceil(float(text[:-1]) / 100 * least) if text.endswith("%") else int(text or 0)
-            room = least - share if "minAvailable" in bounds else share
+            count = share(text, least, ceil)
+            room = 0 if count is None else least - count if "minAvailable" in bounds else count
             where, words = budget.at("spec"), " and ".join(f"{name} {budget.text('spec', name)}" for name in bounds)
             yield judged(len(bounds) == 1 and room > 0, where, f"{words or 'no bound'}, {least} pods")
 
@@ -120,7 +120,7 @@ def scaler_target(cluster: Cluster) -> Iterator[Finding]:
 def scaler_bounds(cluster: Cluster) -> Iterator[Finding]:
     """minReplicas ≤ maxReplicas"""
     for scaler in cluster.kind("HorizontalPodAutoscaler"):
-        least, most = int(scaler.text("spec", "minReplicas") or 1), int(scaler.text("spec", "maxReplicas") or 0)
+        least, most = whole(scaler.text("spec", "minReplicas"), 1), whole(scaler.text("spec", "maxReplicas"), 0)
         yield judged(least <= most, scaler.at("spec", "minReplicas"), f"{least} to {most}")
 
 
@@ -144,6 +144,32 @@ def public_route(cluster: Cluster) -> Iterator[Finding]:
             yield judged(not bare and not {target, number} & _INSIDE, one.place, words)
 
 
+@manifests.check("O4", "lead it to the edge's port `public`, or make it a ClusterIP")
+def public_service(cluster: Cluster) -> Iterator[Finding]:
+    """a Service of type LoadBalancer or NodePort reaches the server's public port alone"""
+    for one in [one for one in cluster.kind("Service") if one.text("spec", "type") in ("LoadBalancer", "NodePort")]:
+        pods = cluster.selected(one, "spec", "selector") if one.block("spec", "selector") else []
+        for ports in [server.workload.ports() for server in cluster.servers if server.workload in pods]:
+            for port in one.blocks("spec", "ports"):
+                target = port.text("targetPort") or port.text("port")
+                good = ports.get(target, "public") in ("public", ports.get("public"))
+                yield judged(good, port.place, f"{_title(one)}, port {target}")
+
+
+@manifests.check("D5", "add it, or know why not: network.yaml and server.yaml of the template show one")
+def guarded(cluster: Cluster) -> Iterator[Finding]:
+    """the server has a NetworkPolicy, a PodDisruptionBudget and a HorizontalPodAutoscaler"""
+    for pod in [server.workload for server in cluster.servers]:
+        scaled = [one.text("spec", "scaleTargetRef", "name") for one in cluster.kind("HorizontalPodAutoscaler")]
+        found = {"HorizontalPodAutoscaler": pod.body.text("metadata", "name") in scaled}
+        for kind, key in (("NetworkPolicy", "podSelector"), ("PodDisruptionBudget", "selector")):
+            found[kind] = any(pod in cluster.selected(one, "spec", key) for one in cluster.kind(kind))
+        for kind, there in found.items():
+            yield Finding(
+                "pass" if there else "unseen", kind if there else f"no {kind}", pod.body.place, required=False
+            )
+
+
 @manifests.check("D5", "write five fields as cron has them, and a name of the time zone database")
 def cron(cluster: Cluster) -> Iterator[Finding]:
     """a CronJob's schedule and time zone exist"""
@@ -151,6 +177,15 @@ def cron(cluster: Cluster) -> Iterator[Finding]:
         schedule, zone = job.text("spec", "schedule"), job.text("spec", "timeZone")
         good = _is_schedule(schedule) and (not zone or zone in available_timezones())
         yield judged(good, job.at("spec", "schedule"), f"{schedule} {zone}".strip())
+
+
+@manifests.check("C2", "name a version, or a digest, never latest")
+def image_tag(cluster: Cluster) -> Iterator[Finding]:
+    """every image has a digest, or a tag that is not latest"""
+    for _, container in cluster.containers:
+        name, _, digest = container.text("image").partition("@")
+        tag = name.rpartition("/")[2].partition(":")[2]
+        yield judged(bool(digest) or tag not in ("", "latest"), container.at("image"), container.text("image"))
 
 
 manifests.extend([*pods, *chain])

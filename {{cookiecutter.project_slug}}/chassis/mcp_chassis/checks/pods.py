@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from math import floor
 from typing import Final
 
 from mcp_chassis.checks.chain import pre_stop
-from mcp_chassis.checks.cluster import PROBES, Cluster, probes
+from mcp_chassis.checks.cluster import PROBES, Cluster, probes, share
 from mcp_chassis.checks.report import Check, Finding, Profile, judged
 from mcp_chassis.checks.sources import Yaml
 
@@ -15,6 +16,12 @@ _SECRET: Final = re.compile(r"(PASSWORD|PASSWD|SECRET|TOKEN|API_?KEY|PRIVATE_KEY
 _HARMLESS: Final = re.compile(r"\d*|true|false|/.*|\$\(.*")
 _PASSWORD: Final = re.compile(r"://[^/@\s]*:[^/@\s]+@")
 _POWERS: Final = "kMGT"
+_ASKED: Final = {
+    "readinessProbe": ("/health/ready", "ready"),
+    "livenessProbe": ("/health/live", "live", "mcp_chassis.alive"),
+}
+"""What each probe asks: a path, or the last word of a command."""
+_PEER_HOST: Final = re.compile(r"https?://(?:[^/@]*@)?\[?\$\((\w+)\)")
 
 pods: Profile[Cluster] = Profile()
 
@@ -48,6 +55,17 @@ def probes_set(cluster: Cluster) -> Iterator[Finding]:
         yield judged({*PROBES[1:]} <= {*there}, server.app.place, " ".join(there) or "none")
 
 
+@pods.check(
+    "S4", "ask /health/ready for readiness and /health/live for liveness; in a mesh, mcp_chassis.alive ready and live"
+)
+def probe_paths(cluster: Cluster) -> Iterator[Finding]:
+    """readiness asks /health/ready, which a drain turns down; liveness asks /health/live, which asks no dependency"""
+    for server in cluster.servers:
+        for probe in [probe for probe in probes([server.app]) if probe.name in _ASKED]:
+            asked = (server.app.texts(probe.name, "exec", "command") or [probe.path])[-1]
+            yield judged(asked in _ASKED[probe.name], probe.place, f"{probe.name} {asked or probe.port}")
+
+
 @pods.check("S3", "make the edge an init container with restartPolicy: Always")
 def sidecar_native(cluster: Cluster) -> Iterator[Finding]:
     """the edge is a native sidecar: it starts before the server and stops after it"""
@@ -70,6 +88,8 @@ def pre_stop_sleep(cluster: Cluster) -> Iterator[Finding]:
     for server in cluster.servers:
         hook = server.app.block("lifecycle", "preStop")
         yield judged(pre_stop(server) > 0, hook.place, f"preStop {' '.join(hook) or 'none'}")
+    for hook in [edge.block("lifecycle", "preStop") for _, edge in cluster.edges]:
+        yield judged("exec" not in hook, hook.place, "preStop exec in the edge", "leave preStop of the edge out")
 
 
 @pods.check("D5", "make requests at most limits; ours set requests for cpu and memory, and a limit for memory")
@@ -85,12 +105,18 @@ def resources(cluster: Cluster) -> Iterator[Finding]:
 
 @pods.check("S4", "set maxUnavailable: 0 and maxSurge: 1")
 def rolling_update(cluster: Cluster) -> Iterator[Finding]:
-    """a rollout can move: maxUnavailable and maxSurge are not both 0"""
+    """a rollout can move, maxUnavailable and maxSurge are not both 0, and leaves a pod of the server"""
     for workload in cluster.workloads:
         given = workload.body.block("spec", "strategy", "rollingUpdate")
         if given:
             stuck = {given.text("maxUnavailable"), given.text("maxSurge")} <= {"0", "0%"}
             yield judged(not stuck, given.place, workload.title)
+    for workload in [server.workload for server in cluster.servers]:
+        strategy = workload.body.block("spec", "strategy")
+        text, least = strategy.text("rollingUpdate", "maxUnavailable"), cluster.replicas(workload)[0]
+        gone = share(text or "25%", least, floor)
+        good = strategy.text("type") != "Recreate" and gone is not None and gone < max(least, 1)
+        yield judged(good, strategy.place, f"{strategy.text('type')} maxUnavailable {text or '25%'} of {least}".strip())
 
 
 @pods.check("A10", "set MCP_STATE_URL to a Redis that all replicas share")
@@ -104,6 +130,27 @@ def shared_sessions(cluster: Cluster) -> Iterator[Finding]:
     """more than one replica with sessions needs MCP_PEER_URL and MCP_PEER_SECRET"""
     for name in ("MCP_PEER_URL", "MCP_PEER_SECRET"):
         yield from _given(cluster, name, unless=("MCP_SESSIONS", "stateless"))
+
+
+@pods.check("S5", "set it to https://$(POD_IP):9443 in env, with POD_IP from the fieldRef status.podIP")
+def peer_address(cluster: Cluster) -> Iterator[Finding]:
+    """MCP_PEER_URL is the pod's own address; a Service, or a fixed host, is any replica"""
+    for server in cluster.servers:
+        text, env = server.variables.texts.get("MCP_PEER_URL"), server.app.blocks("env")
+        own = {one.text("name") for one in env if "fieldRef" in one.block("valueFrom")}
+        found = _PEER_HOST.match(text or "")
+        # What comes from a ConfigMap is not expanded.
+        good = found is not None and found[1] in own and any(one.text("name") == "MCP_PEER_URL" for one in env)
+        if text is not None:
+            yield judged(good, server.app.at("env"), f"MCP_PEER_URL {_PASSWORD.sub('://…@', text)}")
+
+
+@pods.check("A6", "let an edge of ours ask for certificates, or use keys or jwt")
+def mesh_certificates(cluster: Cluster) -> Iterator[Finding]:
+    """MCP_AUTH names no mtls in a mesh: nobody sets X-Client-Subject there, so a client could"""
+    for server in cluster.servers:
+        auth = server.variables.texts.get("MCP_AUTH", "")
+        yield judged(server.edge is not None or "mtls" not in auth, server.app.at("env"), f"MCP_AUTH {auth}".strip())
 
 
 def _given(cluster: Cluster, name: str, unless: tuple[str, str] = ("", "")) -> Iterator[Finding]:
@@ -184,20 +231,12 @@ def plain_secrets(cluster: Cluster) -> Iterator[Finding]:
         yield judged(not plain, place, name)
 
 
-@pods.check("C2", "name a version, or a digest, never latest")
-def image_tag(cluster: Cluster) -> Iterator[Finding]:
-    """every image has a digest, or a tag that is not latest"""
-    for _, container in cluster.containers:
-        name, _, digest = container.text("image").partition("@")
-        tag = name.rpartition("/")[2].partition(":")[2]
-        yield judged(bool(digest) or tag not in ("", "latest"), container.at("image"), container.text("image"))
-
-
 _RIGHTS: Final[tuple[tuple[str, str, tuple[Yaml, ...], str], ...]] = (
     ("non_root", "runAsNonRoot", (True,), "the user is not root"),
     ("privilege_escalation", "allowPrivilegeEscalation", (False,), "privileges cannot grow"),
     ("privileged", "privileged", (False, None), "the container is not the node's root"),
     ("capabilities", "capabilities.drop", (["ALL"],), "all capabilities are dropped"),
+    ("capabilities_added", "capabilities.add", (["NET_BIND_SERVICE"], [], None), "none but NET_BIND_SERVICE is added"),
     ("read_only_root", "readOnlyRootFilesystem", (True,), "the root file system is read-only"),
     ("seccomp", "seccompProfile.type", ("RuntimeDefault", "Localhost"), "system calls are filtered"),
     ("service_account_token", "automountServiceAccountToken", (False,), "no token of the API server lies in the pod"),
@@ -207,18 +246,32 @@ _RIGHTS: Final[tuple[tuple[str, str, tuple[Yaml, ...], str], ...]] = (
 """What each container of ours may not do: name, where that is said, the values that say it, rule."""
 
 
-def _right(name: str, path: str, wanted: tuple[Yaml, ...], rule: str) -> Check[Cluster]:
+def _right(name: str, path: str, values: tuple[Yaml, ...], rule: str, *, refused: bool = False) -> Check[Cluster]:
     def run(cluster: Cluster) -> Iterator[Finding]:
         for workload in cluster.ours:
             for one in workload.containers:
                 own = [one.block("securityContext"), workload.pod.block("securityContext"), workload.pod]
                 given = next((value for block in own if (value := block.value(*path.split("."))) is not None), None)
-                yield judged(given in wanted, one.place, f"{workload.title} {one.text('name')}: {path} {given}")
+                words = f"{workload.title} {one.text('name')}: {path} {given}"
+                yield judged((given in values) != refused, one.place, words)
 
-    return Check("D5", name, rule, f"set {path} to {wanted[0]}", run)
+    return Check("D5", name, rule, f"leave {path} out" if refused else f"set {path} to {values[0]}", run)
 
 
 pods.extend(_right(*row) for row in _RIGHTS)
+pods.append(_right("root_user", "runAsUser", (0,), "runAsUser is not 0", refused=True))
+
+
+@pods.check("D5", "leave it out")
+def host_access(cluster: Cluster) -> Iterator[Finding]:
+    """a pod has nothing of its node's: no hostPID, hostIPC, hostPath, hostPort"""
+    for workload in cluster.ours:
+        pod = workload.pod
+        found = [(name, pod.at(name)) for name in ("hostPID", "hostIPC") if pod.value(name)]
+        asked = pod.blocks("volumes") + [port for one in workload.containers for port in one.blocks("ports")]
+        found += [(name, one.place) for one in asked for name in ("hostPath", "hostPort") if one.get(name)]
+        wrong = [Finding("fail", f"{workload.title}: {name}", place) for name, place in found]
+        yield from wrong or [Finding("pass", workload.title, pod.place)]
 
 
 def _quantity(text: str) -> float:

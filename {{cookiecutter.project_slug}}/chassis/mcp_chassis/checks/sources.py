@@ -16,8 +16,8 @@ from mcp_chassis.checks.report import Finding
 
 Yaml: TypeAlias = "Block | list[Yaml] | str | int | float | bool | None"
 
-_UNITS: Final = {"": 1, "ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86_400}
-_LENGTH: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|[smhd]|)\s*")
+_UNITS: Final = {"": 1, "ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800, "M": 2_592_000, "y": 3.2e7}
+_LENGTH: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|[smhdwMy]|)\s*")
 _TOKEN: Final = re.compile(
     r"""(?P<gap>[ \t\r]+|\\\n|\#[^\n]*) | (?P<end>\n) | <<(?P<mark>\w+)\n.*?\n[ \t]*(?P=mark)(?=\s)
       | "(?P<quoted>(?:[^"\\]|\\.)*)" | `(?P<raw>[^`]*)` | (?P<word>[^\s"`]\S*)""",

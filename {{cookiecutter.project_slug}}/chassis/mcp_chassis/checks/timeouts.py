@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Final
 
-from mcp_chassis.checks.chain import chain, long_enough
+from mcp_chassis.checks.chain import LAST_RESORT, chain, long_enough
 from mcp_chassis.checks.cluster import Cluster, Limits, is_ours
 from mcp_chassis.checks.kustomize import NAMES, Builder
 from mcp_chassis.checks.report import Check, Finding, Nothing, Profile, judged
@@ -53,10 +53,24 @@ class Project:
         if not files:
             raise Nothing("no deploy/kubernetes")
         builder = Builder()
-        streams = [builder.build(path.parent, []) for path in files if path.name in NAMES]
+        kustomizations = [path for path in files if path.name in NAMES]
+        streams = [builder.build(path.parent, []) for path in kustomizations]
         loose = [path for path in files if path.resolve() not in builder.read]
         streams += [blocks(builder.documents(path)) for path in loose]
-        return [Cluster(objects, builder.problems) for objects in streams]
+        found = [Cluster(objects, builder.problems) for objects in streams]
+        for cluster, path in zip(found, kustomizations, strict=False):
+            cluster.component = "Component" in {one.text("kind") for one in blocks(builder.documents(path))}
+        return found
+
+    @cached_property
+    def call(self) -> float:
+        """The longest call that any server of the project answers, in seconds: here, in compose, in a cluster."""
+        found = [self.limits.call, Limits.of({}).call]
+        with suppress(Nothing):
+            found += [limits.call for _, _, limits in _composed(self)]
+        with suppress(Nothing):
+            found += [server.limits.call for cluster in self.clusters for server in cluster.servers]
+        return max(found)
 
     @cached_property
     def services(self) -> tuple[dict[str, list[Block]], list[Finding]]:
@@ -104,16 +118,19 @@ def readable(project: Project) -> Iterator[Finding]:
 @timeouts.check("T8", "raise it everywhere at once with `copier update --data tool_timeout=…`")
 def declared_calls(project: Project) -> Iterator[Finding]:
     """no tool declares a longer call than the server's longest"""
-    longest = project.limits.call
+    longest = project.call
     for name, declared in sorted(project.declared().items(), key=lambda item: -item[1]):
         yield judged(declared <= longest, "", f"{name} {declared:g} s of {longest:g} s")
 
 
 @timeouts.check("S3", "raise MCP_DRAIN_TIMEOUT, or leave it out: it follows the longest call")
 def drain(project: Project) -> Iterator[Finding]:
-    """the drain lasts at least as long as the longest call"""
-    limits = project.limits
-    yield judged(limits.drain >= limits.call, "", f"drain {limits.drain:g} s, longest call {limits.call:g} s")
+    """here and in compose, the drain lasts at least as long as the longest call"""
+    found = [("", project.limits)]
+    with suppress(Nothing):
+        found += [(parts[-1].at("environment"), limits) for _, parts, limits in _composed(project)]
+    for where, limits in found:
+        yield judged(limits.drain >= limits.call, where, f"drain {limits.drain:g} s, longest call {limits.call:g} s")
 
 
 @timeouts.check("T8", "raise it; if a drop-in in conf.d/ lowered it, remove it there")
@@ -123,7 +140,7 @@ def nginx_limits(project: Project) -> Iterator[Finding]:
         for name, default in _NGINX.items():
             found = given.get(name)
             text, where = (found.arguments[0], found.place) if found else (f"{default} (nginx's own)", place)
-            yield long_enough(text, where, name, project.limits.call if name == "proxy_read_timeout" else 0)
+            yield long_enough(text, where, name, project.call if name == "proxy_read_timeout" else 0)
 
 
 @timeouts.check("S4", "set keepalive_timeout 4s in the upstream")
@@ -139,7 +156,7 @@ def nginx_to_server(project: Project) -> Iterator[Finding]:
 def caddy_limits(project: Project) -> Iterator[Finding]:
     """Caddy: the idle limit is at least 300 s, the read limits also above the longest call"""
     for found in _caddy_values(project.caddy, "idle", "read_timeout", "response_header_timeout"):
-        call = 0 if found.name == "idle" else project.limits.call
+        call = 0 if found.name == "idle" else project.call
         yield long_enough(found.arguments[0], found.place, found.name, call, zero=bool(call))
 
 
@@ -161,21 +178,27 @@ def caddy_to_server(project: Project) -> Iterator[Finding]:
 
 @timeouts.check("T8", "raise stop_grace_period above the drain, or the server is killed while calls run")
 def compose_grace(project: Project) -> Iterator[Finding]:
-    """compose: drain < stop_grace_period of the server"""
+    """compose: drain + 5 s < stop_grace_period of the server"""
+    for name, parts, limits in _composed(project):
+        part = next((part for part in reversed(parts) if "stop_grace_period" in part), parts[0])
+        text = _expanded(part.text("stop_grace_period"), project.variables) or "10s"
+        words = f"{name}: drain {limits.drain:g} s + 5 s, stopped after {text}"
+        yield judged(limits.drain + LAST_RESORT < (seconds(text) or 0), part.at("stop_grace_period"), words)
+
+
+def _composed(project: Project) -> Iterator[tuple[str, list[Block], Limits]]:
+    """Yield each server of the compose files, with its parts."""
     for name, parts in project.services[0].items():
         variables = {key: text for part in parts for key, text in _environment(part, project.variables) if text}
         command = next((part.texts("command") for part in reversed(parts) if part.texts("command")), [])
         if is_ours(variables) and command[:1] != ["ops"]:
-            limits = Limits.of({"MCP_TOOL_TIMEOUT": f"{project.limits.call:g}", **variables})
-            part = next((part for part in reversed(parts) if "stop_grace_period" in part), parts[0])
-            text = _expanded(part.text("stop_grace_period"), project.variables) or "10s"
-            words = f"{name}: drain {limits.drain:g} s, stopped after {text}"
-            yield judged(limits.drain < (seconds(text) or 0), part.at("stop_grace_period"), words)
+            yield name, parts, Limits.of({"MCP_TOOL_TIMEOUT": f"{project.limits.call:g}", **variables})
 
 
 def _of_each_cluster(check: Check[Cluster]) -> Check[Project]:
     def run(project: Project) -> Iterator[Finding]:
         for cluster in project.clusters:
+            cluster.project_call = 0 if cluster.component else project.call
             found = check.run(cluster)
             yield from found if isinstance(found, Iterable) else ()
 
