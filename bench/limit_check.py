@@ -18,9 +18,8 @@ from mcp_chassis.limiter import Limiter, rules_of
 from mcp_chassis.policy import PerDay, ToolPolicy
 from mcp_chassis.request import PROBE_SCOPE, Caller
 from mcp_chassis.settings import Settings
-from mcp_chassis.state.memory import MemoryStore
 from mcp_chassis.state.redis import RedisStore
-from mcp_chassis.state.store import Store
+from mcp_chassis.state.store import MemoryStore, Store
 from tests.support.redis import running
 
 GOAL: Final = Goal("at most", 20)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mcp_chassis import serve
-from mcp_chassis.checks import chain
+from mcp_chassis.checks import kustomize
 from mcp_chassis.checks.cluster import Limits
 from mcp_chassis.checks.kustomize import Builder
 from mcp_chassis.checks.report import Finding
@@ -212,7 +212,7 @@ def test_S3_zero_is_a_length_too() -> None:
 
 
 def test_S3_a_check_waits_for_the_last_resort_of_the_server() -> None:
-    assert chain.LAST_RESORT == serve._LAST_RESORT
+    assert kustomize.LAST_RESORT == serve._LAST_RESORT
 
 
 def test_S3_drain_of_a_check_is_the_server_s() -> None:

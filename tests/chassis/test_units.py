@@ -13,7 +13,6 @@ from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import mcp_chassis
-from mcp_chassis.auth.challenge import Challenge
 from mcp_chassis.calls import DeadlinePassed, within
 from mcp_chassis.errors import failure, printable, violations, writable
 from mcp_chassis.http.admission import Admission
@@ -22,9 +21,10 @@ from mcp_chassis.http.envelope import Envelope
 from mcp_chassis.http.identity import Identity, admit_everyone
 from mcp_chassis.http.negotiation import AsEvents, AsJson, Negotiation
 from mcp_chassis.http.ownership import Ownership
+from mcp_chassis.http.refusal import Challenge
 from mcp_chassis.limiter import Limiter, rules_of
 from mcp_chassis.places import Places
-from mcp_chassis.state.memory import MemoryStore
+from mcp_chassis.state.store import MemoryStore
 from tests.chassis.serving import settings
 
 pytestmark = pytest.mark.anyio

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from prometheus_client.metrics import MetricWrapperBase
 
-from mcp_chassis.checks.metrics import METRICS
+from mcp_chassis.checks.report import METRICS
 from mcp_chassis.telemetry import metrics
 
 ROOT = Path(__file__).resolve().parents[2]

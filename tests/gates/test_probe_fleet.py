@@ -14,7 +14,7 @@ import httpx2
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from mcp_chassis.checks.metrics import METRICS
+from mcp_chassis.checks.report import METRICS
 from tests.gates.between import between
 from tests.gates.conftest import Running
 from tests.gates.deployments import vanished

@@ -64,7 +64,7 @@ def resolving(monkeypatch: pytest.MonkeyPatch, addresses: list[str]) -> None:
     async def found(*_: object, **__: object) -> list[tuple[object, ...]]:
         return [(socket.AF_INET, socket.SOCK_STREAM, 0, "", (address, 0)) for address in addresses]
 
-    monkeypatch.setattr("mcp_chassis.checks.publish.anyio.getaddrinfo", found)
+    monkeypatch.setattr("mcp_chassis.checks.protocol.anyio.getaddrinfo", found)
 
 
 @pytest.fixture

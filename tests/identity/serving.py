@@ -17,7 +17,7 @@ from starlette.types import ASGIApp
 
 from mcp_chassis import Server
 from mcp_chassis.app import build_app
-from mcp_chassis.http.protocol import bounded_connection
+from mcp_chassis.http.boundary import bounded_connection
 from mcp_chassis.request import Caller
 from mcp_chassis.settings import Settings
 from tests.identity.wire import DEADLINE, Era, Headers, Peer

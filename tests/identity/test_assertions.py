@@ -19,7 +19,7 @@ from mcp_chassis.auth.assertions import Assertions
 from mcp_chassis.auth.keys import FileKeyring
 from mcp_chassis.http.refusal import Refused
 from mcp_chassis.request import Caller, Request
-from mcp_chassis.state.memory import MemoryStore
+from mcp_chassis.state.store import MemoryStore
 from tests.identity.forgeries import FORGERIES, HEADER, HERE, NEW, OLD, OTHER, body_of, claims_of, sign
 from tests.identity.serving import Log, Served, bearer, serving, settings
 from tests.identity.wire import HANDSHAKE_VERSION, Answer, Headers, Peer, exchange, raw

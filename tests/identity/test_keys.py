@@ -15,10 +15,9 @@ from hypothesis import strategies as st
 
 from mcp_chassis.auth import keys
 from mcp_chassis.auth.authentication import Authentication
-from mcp_chassis.auth.challenge import Challenge
 from mcp_chassis.auth.keys import FileKeyring, KeyRecord, StoreKeyring
-from mcp_chassis.http.refusal import Refused
-from mcp_chassis.state.memory import MemoryStore
+from mcp_chassis.http.refusal import Challenge, Refused
+from mcp_chassis.state.store import MemoryStore
 from tests.identity.credentials import _flipped
 
 FOR_SCANNERS = re.compile(r"mcpkey_[0-9A-Za-z]{12}_[0-9A-Za-z]{49}")

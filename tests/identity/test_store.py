@@ -16,9 +16,8 @@ from mcp_chassis.auth import keys
 from mcp_chassis.auth.authentication import Revocations
 from mcp_chassis.auth.keys import StoreKeyring, UnreadableKeyring
 from mcp_chassis.state import open_store
-from mcp_chassis.state.memory import MemoryStore
 from mcp_chassis.state.redis import RedisStore
-from mcp_chassis.state.store import Store, StoreDown
+from mcp_chassis.state.store import MemoryStore, Store, StoreDown
 from tests.support.redis import Redis, running
 
 LONGEST = 0.3

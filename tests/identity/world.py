@@ -15,7 +15,7 @@ from mcp_chassis.auth import keys
 from mcp_chassis.auth.authentication import Revocations
 from mcp_chassis.auth.keys import FileKeyring, KeyRecord
 from mcp_chassis.settings import Settings
-from mcp_chassis.state.memory import MemoryStore
+from mcp_chassis.state.store import MemoryStore
 from tests.identity.issuer import Issuer
 from tests.identity.serving import Served, bearer, serving, settings
 from tests.identity.wire import Answer

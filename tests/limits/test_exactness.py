@@ -11,9 +11,8 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from mcp_chassis.state.memory import MemoryStore
 from mcp_chassis.state.redis import RedisStore
-from mcp_chassis.state.store import Bucket, Budget, Conduct, Decision, Escalation, Store
+from mcp_chassis.state.store import Bucket, Budget, Conduct, Decision, Escalation, MemoryStore, Store
 from tests.limits.model import A_DAY
 from tests.limits.traces import HOUR, PATIENT, SECOND
 from tests.support.redis import Redis

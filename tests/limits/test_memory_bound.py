@@ -9,8 +9,7 @@ import pytest
 
 from mcp_chassis.limiter import Limiter
 from mcp_chassis.policy import Rate
-from mcp_chassis.state.memory import MemoryStore
-from mcp_chassis.state.store import Bucket, Budget, Conduct, Escalation
+from mcp_chassis.state.store import Bucket, Budget, Conduct, Escalation, MemoryStore
 from tests.limits.servers import caller, rules
 from tests.limits.traces import SECOND
 

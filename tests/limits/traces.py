@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
-from mcp_chassis.state.memory import MemoryStore
 from mcp_chassis.state.redis import RedisStore
-from mcp_chassis.state.store import Bucket, Budget, Conduct, Decision, Escalation, Limit
+from mcp_chassis.state.store import Bucket, Budget, Conduct, Decision, Escalation, Limit, MemoryStore
 from tests.limits.model import A_DAY, Model
 from tests.support.redis import Redis
 

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from prometheus_client.metrics import MetricWrapperBase
 
-from mcp_chassis.checks.metrics import METRICS
+from mcp_chassis.checks.report import METRICS
 from mcp_chassis.telemetry import metrics
 from tests.render.support import AWKWARD, ROOT, Answers, by_copier, run, succeed
 

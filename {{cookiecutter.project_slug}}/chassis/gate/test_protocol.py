@@ -13,8 +13,7 @@ import pytest
 
 from mcp_chassis.checks.protocol import GATE
 from mcp_chassis.checks.report import examine, write
-from mcp_chassis.checks.running import NotStarted, started
-from mcp_chassis.checks.target import Target
+from mcp_chassis.checks.target import NotStarted, Target, started
 
 pytestmark = pytest.mark.anyio
 _PROJECT = Path(__file__).parents[2]

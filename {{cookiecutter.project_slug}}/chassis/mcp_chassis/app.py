@@ -17,7 +17,6 @@ from starlette.types import ASGIApp
 
 from mcp_chassis.auth.assertions import Assertions
 from mcp_chassis.auth.authentication import authentication_of, challenge_of, issuer_client, resource_url
-from mcp_chassis.auth.challenge import Authorization, Challenge, metadata_route
 from mcp_chassis.health import Check, Health
 from mcp_chassis.http.admission import Admission
 from mcp_chassis.http.boundary import LOOPBACK_ORIGIN, Boundary, Names
@@ -27,6 +26,7 @@ from mcp_chassis.http.forwarding import Forwarding
 from mcp_chassis.http.identity import Authenticate, Identity, admit_everyone
 from mcp_chassis.http.negotiation import Negotiation
 from mcp_chassis.http.ownership import Ownership
+from mcp_chassis.http.refusal import Authorization, Challenge, metadata_route
 from mcp_chassis.places import Places
 from mcp_chassis.server import Server
 from mcp_chassis.settings import Settings

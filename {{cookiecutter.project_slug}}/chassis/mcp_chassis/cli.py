@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -14,10 +15,11 @@ import anyio
 import typer
 
 from mcp_chassis.checks import check_commands
-from mcp_chassis.checks.contract import schema_commands
-from mcp_chassis.checks.watch import add_probe, add_publish
+from mcp_chassis.checks.watch import add_probe, add_publish, schema_commands
 from mcp_chassis.environment import ConfigurationError, EnvironmentSettings, Variable
-from mcp_chassis.ops import ops_commands
+from mcp_chassis.ops.keys import key_commands, token_commands
+from mcp_chassis.ops.limits import add_limits, suspension_commands
+from mcp_chassis.ops.resources import resource_commands
 from mcp_chassis.serve import serve, serve_reloading
 from mcp_chassis.server import Server
 from mcp_chassis.settings import Settings
@@ -159,7 +161,7 @@ def application(server: Server) -> typer.Typer:
     app.add_typer(checks, name="check")
     app.add_typer(schema_commands(lambda: str(server.package), server.name), name="schema")
     add_probe(app)
-    app.add_typer(ops_commands(server), name="ops")
+    app.add_typer(_operations(server), name="ops")
 
     @app.command("refresh")
     def refresh_command(
@@ -201,3 +203,19 @@ def _configured(run: Callable[[], None]) -> None:
     except ConfigurationError as error:
         print(error, file=sys.stderr)
         raise typer.Exit(error.exit_code) from None
+
+
+def _operations(server: Server) -> typer.Typer:
+    """Return the `ops` group of `server`'s command line."""
+    app = typer.Typer(help="Operate the server: keys, tokens, limits, suspensions, resources.", no_args_is_help=True)
+    app.add_typer(key_commands(server), name="keys")
+    app.add_typer(token_commands(server), name="tokens")
+    app.add_typer(resource_commands(), name="resources")
+    add_limits(app, server)
+    # The module is there where the answer is postgres.
+    if find_spec("mcp_chassis.ops.database") is not None:
+        from mcp_chassis.ops.database import database_commands
+
+        app.add_typer(database_commands(server), name="db")
+    app.add_typer(suspension_commands(server), name="suspensions")
+    return app

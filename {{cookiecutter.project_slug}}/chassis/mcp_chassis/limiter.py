@@ -15,8 +15,18 @@ from mcp_chassis import policy
 from mcp_chassis.environment import Problem
 from mcp_chassis.policy import Rate
 from mcp_chassis.request import Caller
-from mcp_chassis.state.memory import MemoryStore
-from mcp_chassis.state.store import SECOND, Bucket, Budget, Conduct, Decision, Escalation, Limit, Store, StoreDown
+from mcp_chassis.state.store import (
+    SECOND,
+    Bucket,
+    Budget,
+    Conduct,
+    Decision,
+    Escalation,
+    Limit,
+    MemoryStore,
+    Store,
+    StoreDown,
+)
 from mcp_chassis.telemetry.logging import log
 from mcp_chassis.telemetry.metrics import REFUSALS, SUSPENSIONS
 

@@ -23,8 +23,8 @@ from sse_starlette.sse import AppStatus
 
 from mcp_chassis.app import build_app
 from mcp_chassis.environment import ConfigurationError, Problem
+from mcp_chassis.http.boundary import BoundedConnection, bounded_connection
 from mcp_chassis.http.draining import Drain
-from mcp_chassis.http.protocol import BoundedConnection, bounded_connection
 from mcp_chassis.server import Server
 from mcp_chassis.settings import Settings
 from mcp_chassis.start import pinned, start

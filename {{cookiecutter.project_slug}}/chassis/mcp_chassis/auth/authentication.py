@@ -12,10 +12,10 @@ import httpx2
 from starlette.types import Scope
 
 from mcp_chassis.auth import assertions, keys
-from mcp_chassis.auth.challenge import METADATA_PATH, Challenge
 from mcp_chassis.auth.keys import FileKeyring, Keyring, StoreKeyring, UnreadableKeyring
 from mcp_chassis.auth.tokens import InvalidToken, Issuer, IssuerUnavailable, TokenRules, Tokens
 from mcp_chassis.environment import ConfigurationError, Problem
+from mcp_chassis.http.refusal import METADATA_PATH, Challenge
 from mcp_chassis.request import Caller
 from mcp_chassis.settings import Settings
 from mcp_chassis.state.store import Store, StoreDown

@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Final, TextIO
 from zoneinfo import available_timezones
 
-from mcp_chassis.checks.chain import chain
 from mcp_chassis.checks.cluster import Cluster, Workload, selects, share, whole
-from mcp_chassis.checks.kustomize import NAMES
+from mcp_chassis.checks.kustomize import NAMES, chain
 from mcp_chassis.checks.pods import pods
 from mcp_chassis.checks.report import Finding, Profile, judged
 from mcp_chassis.checks.sources import Block, Yaml, blocks, load, read

@@ -13,10 +13,9 @@ from typing import Final, Literal
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mcp_chassis import request as requests
-from mcp_chassis.auth.challenge import Challenge
 from mcp_chassis.errors import wait_words
 from mcp_chassis.http.ownership import handshake_era
-from mcp_chassis.http.refusal import Refused, place_for
+from mcp_chassis.http.refusal import Challenge, Refused, place_for
 from mcp_chassis.limiter import Entry, Limiter
 from mcp_chassis.places import Places
 from mcp_chassis.request import Caller, Message, Request

@@ -5,15 +5,19 @@ It opens the request that all layers share, and no exception passes it.
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, ClassVar, Final
 from urllib.parse import SplitResult, urlsplit
 
 from mcp_types import INTERNAL_ERROR, INVALID_REQUEST
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.config import Config
+from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.server import ServerState
 
 from mcp_chassis import request as requests
 from mcp_chassis.http.refusal import Refused, refuse
@@ -26,6 +30,79 @@ _LOOPBACK_HOST: Final = r"(localhost|127\.0\.0\.1|\[::1\])(:\d{1,5})?"
 LOOPBACK_ORIGIN: Final = rf"https?://{_LOOPBACK_HOST}"
 """Pages a developer serves on the own machine, the MCP Inspector among them."""
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_SESSION_ID: Final = re.compile(r"[\x21-\x7e]{1,128}")
+
+
+class BoundedConnection(H11Protocol):
+    """A connection that cuts clients slower than its two timeouts, in seconds."""
+
+    receive_timeout: ClassVar[float]
+    send_timeout: ClassVar[float]
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self._clocks: dict[str, asyncio.TimerHandle] = {}
+
+    @property
+    def unread(self) -> bool:
+        """Whether the end of an answer waits for its client to read."""
+        cycle = vars(self).get("cycle")
+        return cycle is not None and cycle.response_complete and self.transport.get_write_buffer_size() > 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._start("headers", self.receive_timeout)
+
+    def data_received(self, data: bytes) -> None:
+        cycle = vars(self).get("cycle")
+        if cycle is None or cycle.response_complete:
+            self._start("headers", self.receive_timeout)
+        super().data_received(data)
+        if vars(self).get("cycle") is not cycle:
+            self._stop("headers")
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._start("send", self.send_timeout)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._stop("send")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        for name in tuple(self._clocks):
+            self._stop(name)
+        super().connection_lost(exc)
+
+    def _start(self, name: str, seconds: float) -> None:
+        if name not in self._clocks:
+            self._clocks[name] = self.loop.call_later(seconds, self.transport.abort)
+
+    def _stop(self, name: str) -> None:
+        if name in self._clocks:
+            self._clocks.pop(name).cancel()
+
+
+def bounded_connection(receive_timeout: float, send_timeout: float) -> type[BoundedConnection]:
+    """Return a connection class with these clocks.
+
+    Args:
+        receive_timeout: Seconds from the first byte of a connection or request to the end of its headers.
+        send_timeout: Seconds that a full send buffer may stand still.
+    """
+
+    class Connection(BoundedConnection):
+        pass
+
+    Connection.receive_timeout, Connection.send_timeout = receive_timeout, send_timeout
+    return Connection
 
 
 def _spellings(url: SplitResult) -> tuple[str, ...]:
@@ -61,10 +138,6 @@ class Names:
         """Tell whether a page of `origin` may call this server."""
         lower = origin.lower()
         return lower in self.origins or (self.loopback_origins and re.fullmatch(LOOPBACK_ORIGIN, lower) is not None)
-
-
-_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
-_SESSION_ID: Final = re.compile(r"[\x21-\x7e]{1,128}")
 
 
 class Boundary:

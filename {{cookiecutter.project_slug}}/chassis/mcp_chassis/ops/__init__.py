@@ -1,28 +1,75 @@
-"""`ops`: what an operator does to a server from outside."""
+"""How a command of an operator runs: what can go wrong becomes a sentence and an exit code."""
 
 from __future__ import annotations
 
-from importlib.util import find_spec
+import re
+import sys
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from typing import ClassVar, Final
 
+import anyio
 import typer
 
-from mcp_chassis.ops.keys import key_commands, token_commands
-from mcp_chassis.ops.limits import add_limits, suspension_commands
-from mcp_chassis.ops.resources import resource_commands
+from mcp_chassis.auth.keys import UnreadableKeyring
+from mcp_chassis.environment import ConfigurationError, load
 from mcp_chassis.server import Server
+from mcp_chassis.settings import Settings
+from mcp_chassis.state import open_store
+from mcp_chassis.state.store import Store, StoreDown
+
+NO_STORE: Final = "MCP_STATE_URL is memory://, which lives in the server's process: set it to the server's Redis"
+_PATIENCE: Final = 3.0
+_UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
-def ops_commands(server: Server) -> typer.Typer:
-    """Return the `ops` group of `server`'s command line."""
-    app = typer.Typer(help="Operate the server: keys, tokens, limits, suspensions, resources.", no_args_is_help=True)
-    app.add_typer(key_commands(server), name="keys")
-    app.add_typer(token_commands(server), name="tokens")
-    app.add_typer(resource_commands(), name="resources")
-    add_limits(app, server)
-    # The module is there where the answer is postgres.
-    if find_spec("mcp_chassis.ops.database") is not None:
-        from mcp_chassis.ops.database import database_commands
+class Impossible(Exception):
+    """The command cannot be carried out; the text says why and what would help."""
 
-        app.add_typer(database_commands(server), name="db")
-    app.add_typer(suspension_commands(server), name="suspensions")
-    return app
+    exit_code: ClassVar[int] = 1
+
+
+class Misused(Impossible):
+    """The command line does not say what to do."""
+
+    exit_code: ClassVar[int] = 2
+
+
+def run(server: Server, work: Callable[[Settings, Store], Awaitable[None]]) -> None:
+    """Carry out a command with the settings and the store of `server`."""
+
+    async def connected() -> None:
+        settings, _ = load(Settings)
+        store = open_store(settings.state_url.get_secret_value(), server=server.name, longest=_PATIENCE)
+        try:
+            await work(settings, store)
+        finally:
+            await store.close()
+
+    try:
+        anyio.run(connected)
+    except (ConfigurationError, Impossible) as error:
+        tell(str(error))
+        raise typer.Exit(error.exit_code) from None
+    except UnreadableKeyring as error:
+        tell(str(error))
+    except StoreDown:
+        tell("the store of MCP_STATE_URL does not answer, so it may not know of this; run the command again")
+    except OSError as error:
+        tell(f"{error.filename}: {error.strerror}")
+    else:
+        return
+    raise typer.Exit(Impossible.exit_code)
+
+
+def tell(text: str) -> None:
+    """Say something to the person; what a program reads goes to standard output."""
+    print(text, file=sys.stderr)
+
+
+def time_span(text: str) -> timedelta:
+    """Read `90d`. Raises `Misused`."""
+    found = re.fullmatch(r"([1-9]\d{0,5})([smhd])", text)
+    if found is None:
+        raise Misused(f"{text} is no span of time; write 90d, 12h, 30m or 45s")
+    return timedelta(seconds=int(found.group(1)) * _UNITS[found.group(2)])

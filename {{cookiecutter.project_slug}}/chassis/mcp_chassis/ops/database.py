@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from mcp_chassis.environment import ConfigurationError, Problem
-from mcp_chassis.ops.running import Impossible, run, tell
+from mcp_chassis.ops import Impossible, run, tell
 from mcp_chassis.server import Server
 from mcp_chassis.settings import Settings
 from mcp_chassis.state.store import Store

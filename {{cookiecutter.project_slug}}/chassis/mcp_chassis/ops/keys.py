@@ -15,7 +15,7 @@ from mcp_chassis.auth import keys
 from mcp_chassis.auth.authentication import Kind, Revocations
 from mcp_chassis.auth.keys import FileKeyring, KeyRecord, StoreKeyring
 from mcp_chassis.errors import violations
-from mcp_chassis.ops.running import NO_STORE, Impossible, Misused, run, tell, time_span
+from mcp_chassis.ops import NO_STORE, Impossible, Misused, run, tell, time_span
 from mcp_chassis.server import Server
 from mcp_chassis.settings import Settings
 from mcp_chassis.state.store import Store

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import to_json
 
 from mcp_chassis.limiter import CONDUCT
-from mcp_chassis.ops.running import NO_STORE, Impossible, run, tell
+from mcp_chassis.ops import NO_STORE, Impossible, run, tell
 from mcp_chassis.policy import Rate
 from mcp_chassis.server import Server
 from mcp_chassis.settings import Settings

@@ -11,7 +11,7 @@ import typer
 
 from mcp_chassis.environment import BAD_CONFIGURATION, ConfigurationError, load
 from mcp_chassis.fetching import LARGEST, Fetched, Fetcher, FetchFailed, shown
-from mcp_chassis.ops.running import Impossible, Misused, tell
+from mcp_chassis.ops import Impossible, Misused, tell
 from mcp_chassis.pins import LOCK, Pin, Unpinnable, check_reference, read_lock, write_lock
 from mcp_chassis.resources import Copies, check_type, mismatch
 from mcp_chassis.settings import Settings

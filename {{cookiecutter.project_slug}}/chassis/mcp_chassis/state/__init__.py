@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from mcp_chassis.state.memory import MemoryStore
 from mcp_chassis.state.redis import LONGEST, RedisStore
-from mcp_chassis.state.store import Store
+from mcp_chassis.state.store import MemoryStore, Store
 from mcp_chassis.telemetry.logging import log
 from mcp_chassis.telemetry.metrics import STORE_UP
 
