@@ -14,6 +14,18 @@ from starlette.routing import Route, request_response
 from mcp_chassis.http.refusal import Refused
 from mcp_chassis.request import Caller, Message
 
+_PROBE_METHODS: Final = frozenset(
+    {
+        *("initialize", "notifications/initialized", "server/discover", "ping"),
+        *("tools/list", "prompts/list", "resources/list", "resources/templates/list"),
+    }
+)
+_PROBE_TOOL: Final = "ping"
+_RETRY_AFTER: Final = 5
+"""Seconds until an undecidable credential is worth another try."""
+METADATA_PATH: Final = "/.well-known/oauth-protected-resource/mcp"
+"""Where RFC 9728, 3.1 puts the metadata of a resource whose path is /mcp."""
+
 
 def metadata_route(*, resource: str, issuer: str, scopes: Iterable[str]) -> Route:
     """Return the route of the protected resource's metadata; it needs no credential.
@@ -36,15 +48,6 @@ def metadata_route(*, resource: str, issuer: str, scopes: Iterable[str]) -> Rout
     # Any page may read it, with any header: a browser client needs it before it has an origin we know.
     readable = CORSMiddleware(request_response(answer), allow_origins=["*"], allow_headers=["*"])
     return Route(METADATA_PATH, endpoint=readable, methods=["GET", "OPTIONS"])
-
-
-_PROBE_METHODS: Final = frozenset(
-    {
-        *("initialize", "notifications/initialized", "server/discover", "ping"),
-        *("tools/list", "prompts/list", "resources/list", "resources/templates/list"),
-    }
-)
-_PROBE_TOOL: Final = "ping"
 
 
 class Authorization:
@@ -74,13 +77,6 @@ class Authorization:
 
     def _probing(self, message: Message) -> bool:
         return message.method in _PROBE_METHODS or (message.method == "tools/call" and message.tool == _PROBE_TOOL)
-
-
-_RETRY_AFTER: Final = 5
-"""Seconds until an undecidable credential is worth another try."""
-
-METADATA_PATH: Final = "/.well-known/oauth-protected-resource/mcp"
-"""Where RFC 9728, 3.1 puts the metadata of a resource whose path is /mcp."""
 
 
 class Challenge:

@@ -26,6 +26,8 @@ _LOOPBACK_HOST: Final = r"(localhost|127\.0\.0\.1|\[::1\])(:\d{1,5})?"
 LOOPBACK_ORIGIN: Final = rf"https?://{_LOOPBACK_HOST}"
 """Pages a developer serves on the own machine, the MCP Inspector among them."""
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_SESSION_ID: Final = re.compile(r"[\x21-\x7e]{1,128}")
 
 
 def _spellings(url: SplitResult) -> tuple[str, ...]:
@@ -61,10 +63,6 @@ class Names:
         """Tell whether a page of `origin` may call this server."""
         lower = origin.lower()
         return lower in self.origins or (self.loopback_origins and re.fullmatch(LOOPBACK_ORIGIN, lower) is not None)
-
-
-_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
-_SESSION_ID: Final = re.compile(r"[\x21-\x7e]{1,128}")
 
 
 class Boundary:

@@ -28,6 +28,14 @@ from mcp_chassis.telemetry.logging import log
 _LAST_WORDS: Final = 2.0
 """Seconds past the deadline in which interrupted requests are answered."""
 _PAUSE: Final = 0.02
+_LISTEN: Final = "subscriptions/listen"
+_LAST_MESSAGE: Final = 1.0
+"""Seconds in which a subscription's last message must have left."""
+_OWN_WORDS: Final = 1.3
+"""Seconds in which an interrupted call answers for itself; longer than cancelled work may take."""
+_INTERRUPTED: Final = "The request was stopped because the server restarts; a part of it may have been done"
+_RETRY_AFTER: Final = 1.0
+"""Seconds told to a refused client: another replica serves already, or this one's successor soon does."""
 
 
 class Drain:
@@ -92,16 +100,6 @@ async def _until(true: Callable[[], bool], seconds: float) -> None:
         # Counters and a signal handler make no event to wait for.
         while not true():  # noqa: ASYNC110
             await anyio.sleep(_PAUSE)
-
-
-_LISTEN: Final = "subscriptions/listen"
-_LAST_MESSAGE: Final = 1.0
-"""Seconds in which a subscription's last message must have left."""
-_OWN_WORDS: Final = 1.3
-"""Seconds in which an interrupted call answers for itself; longer than cancelled work may take."""
-_INTERRUPTED: Final = "The request was stopped because the server restarts; a part of it may have been done"
-_RETRY_AFTER: Final = 1.0
-"""Seconds told to a refused client: another replica serves already, or this one's successor soon does."""
 
 
 class Draining:
