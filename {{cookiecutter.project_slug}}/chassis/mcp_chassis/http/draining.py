@@ -190,12 +190,23 @@ class _Way:
 
     def __init__(self, send: Send) -> None:
         self._send = send
-        self.begun = self.ended = self.events = False
+        self._start: Event | None = None
+        self.ended = False
+
+    @property
+    def begun(self) -> bool:
+        """Whether the status has been sent."""
+        return self._start is not None
+
+    @property
+    def events(self) -> bool:
+        """Whether it is a stream of events; asked of interrupted answers alone."""
+        kind = "" if self._start is None else Headers(raw=self._start["headers"]).get("content-type", "")
+        return kind.startswith("text/event-stream")
 
     async def __call__(self, event: Event) -> None:
         if event["type"] == "http.response.start":
-            self.begun = True
-            self.events = Headers(raw=event["headers"]).get("content-type", "").startswith("text/event-stream")
+            self._start = event
         else:
             self.ended = not event.get("more_body", False)
         await self._send(event)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from functools import lru_cache
+from typing import Final
 
 from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
 from mcp.server.auth.provider import AccessToken
@@ -18,6 +19,9 @@ Authenticate = Callable[[Scope], Awaitable[tuple[Caller, Sequence[str]]]]
 """Returns who sent a request, and the names under which its credential may have been revoked; or raises `Refused`."""
 ANONYMOUS = Caller(id="anonymous", scopes=frozenset({EVERY_SCOPE}))
 """The one caller of `MCP_AUTH=none`, from whom nothing is kept."""
+
+
+_ASSERTION: Final = HEADER.encode("ascii")
 
 
 class Identity:
@@ -51,13 +55,13 @@ class Identity:
 
     def _vouched(self, scope: Scope) -> Asserted | None:
         """Return what another replica vouches for. A client's assertion is refused like any forged one."""
-        headers = Headers(scope=scope)
-        given = headers.getlist(HEADER)
+        given = [value for name, value in scope["headers"] if name == _ASSERTION]
         if not given:
             return None
         if self._assertions is None or len(given) > 1:
             raise forged()
-        return self._assertions.judge(given[0], method=scope["method"], session=headers.get("mcp-session-id"))
+        session = Headers(scope=scope).get("mcp-session-id")
+        return self._assertions.judge(given[0].decode("latin-1"), method=scope["method"], session=session)
 
 
 async def admit_everyone(_scope: Scope) -> tuple[Caller, Sequence[str]]:
