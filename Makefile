@@ -27,4 +27,4 @@ rehearsal:
 
 test:
 	@scripts/setup.sh --test-packages python scripts/lint.py
-	@scripts/setup.sh --test-packages pytest -n 2 --dist loadgroup
+	@scripts/setup.sh --test-packages python scripts/test.py

@@ -3,43 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Callable
-from contextlib import suppress
-from itertools import count
 from pathlib import Path
 from typing import Final
 
 from rehearsal.manifest import Container, Plan, Probe
 from tests.live import edges
 from tests.live.edges import CONFIGS, Edge
+from tests.support.ports import free_port
 
 StartServer = Callable[["Pod"], subprocess.Popen[bytes]]
 """Starts the main container of a pod."""
 
 _STOP_SIGNALS: Final = {"nginx": signal.SIGQUIT, "caddy": signal.SIGTERM}
 """What the images of the two edges name as theirs; to nginx, SIGTERM means to drop everything."""
-_PORTS: Final = count(21_000 + secrets.randbelow(10_000))
-"""Below those that the system gives to outgoing connections, so that nobody takes one between two uses; rehearsals side
-by side begin at different ones."""
 
 
 class Trouble(Exception):
     """A pod does not do what it must before a rehearsal can go on."""
-
-
-def free_port() -> int:
-    """Return a port that nobody had a moment ago, and that is not given twice."""
-    for port in _PORTS:
-        with socket.socket() as probe, suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
-    raise AssertionError
 
 
 class Pod:

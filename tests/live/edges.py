@@ -21,6 +21,7 @@ import jinja2
 
 from tests.live.authority import make_certificate
 from tests.live.stub_server import DEADLINE
+from tests.support.ports import free_port
 
 TEMPLATE = Path(__file__).parents[2] / "{{cookiecutter.project_slug}}" / "deploy"
 ANSWERS = {
@@ -284,10 +285,3 @@ def wait_until_open(edge: Edge, process: subprocess.Popen[bytes]) -> None:
             if process.poll() is not None or time.monotonic() > until:
                 raise RuntimeError(f"{edge.name} does not run: {edge.output.read_text()}")
             time.sleep(0.02)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -16,10 +16,11 @@ import httpx2
 
 from mcp_chassis.auth import keys as api_keys
 from tests.live.curl import EVENTS, HANDSHAKE, Conversation
-from tests.live.edges import free_port, program
+from tests.live.edges import program
 from tests.live.fleet import Fleet, Keys
 from tests.live.peers import Peer
 from tests.live.project import DEADLINE, Project, ServerProcess
+from tests.support.ports import free_port
 from tests.support.redis import Redis, running
 
 SECRET: Final = "peers-" + "s" * 32

@@ -14,8 +14,8 @@ from typing import Any, Final
 import httpx2
 import yaml
 
-from tests.live.edges import free_port
 from tests.live.project import DEADLINE
+from tests.support.ports import free_port
 
 INTERVAL: Final = "400ms"
 """Between two scrapes, and between two looks at the rules."""

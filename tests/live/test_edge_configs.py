@@ -19,12 +19,12 @@ from tests.live.edges import (
     TEMPLATE,
     command,
     edit,
-    free_port,
     program,
     render,
     running,
 )
 from tests.live.stub_server import DEADLINE, StubServer
+from tests.support.ports import free_port
 
 pytestmark = pytest.mark.xdist_group("edges")
 

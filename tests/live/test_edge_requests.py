@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.live.edges import POST, Edge, free_port, running
+from tests.live.edges import POST, Edge, running
 from tests.live.stub_server import DEADLINE, StubServer
+from tests.support.ports import free_port
 
 pytestmark = pytest.mark.xdist_group("edges")
 

@@ -16,10 +16,11 @@ import pytest
 from cryptography.x509.oid import NameOID
 
 from tests.live.authority import Authority
-from tests.live.edges import CONFIGS, POST, Edge, free_port, running
+from tests.live.edges import CONFIGS, POST, Edge, running
 from tests.live.stub_server import DEADLINE, StubServer
 from tests.live.test_edge_configs import examples
 from tests.live.test_edges import HASTY
+from tests.support.ports import free_port
 
 pytestmark = pytest.mark.xdist_group("edges")
 

@@ -12,9 +12,9 @@ from typing import Final
 
 import pytest
 
-from tests.live.edges import free_port
 from tests.live.project import Project, environment
 from tests.support.limits import VARIABLES
+from tests.support.ports import free_port
 
 pytestmark = pytest.mark.xdist_group("forwarding")
 

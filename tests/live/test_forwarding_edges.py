@@ -17,11 +17,12 @@ import pytest
 from tests.live import edges
 from tests.live.authority import make_certificate
 from tests.live.curl import EVENTS, JSON
-from tests.live.edges import Edge, free_port
+from tests.live.edges import Edge
 from tests.live.fleet import Keys
 from tests.live.peered import answer, at, begin, calling, listening, site, streaming
 from tests.live.peers import OK
 from tests.live.project import Project, ServerProcess
+from tests.support.ports import free_port
 
 pytestmark = [pytest.mark.anyio, pytest.mark.xdist_group("forwarding-owners")]
 

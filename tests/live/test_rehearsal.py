@@ -21,12 +21,12 @@ from rehearsal.balancer import Balancer
 from rehearsal.ledger import Count, count
 from rehearsal.load import Call, Load
 from rehearsal.play import MANIFEST, Part, play, stage
-from rehearsal.pod import free_port
 from tests.live.authority import make_certificate
 from tests.live.curl import BOTH, ERAS, HANDSHAKE, JSON, STATELESS, converse
 from tests.live.gate import gate
 from tests.live.project import Project, ServerProcess
 from tests.render.support import by_copier
+from tests.support.ports import free_port
 from tests.support.redis import running
 
 pytestmark = [pytest.mark.anyio, pytest.mark.xdist_group("rehearsal")]

@@ -13,8 +13,8 @@ from typing import Any, Final
 import httpx2
 
 from tests.live.curl import STATELESS, Conversation
-from tests.live.edges import free_port
 from tests.live.project import DEADLINE, Project, ServerProcess
+from tests.support.ports import free_port
 
 PAUSE: Final = 0.1
 """Seconds between two calls of one client."""

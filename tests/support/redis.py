@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.support.ports import free_port
+
 _START_SECONDS = 10.0
 _FAKE_CLOCK = "/usr/$LIB/faketime/libfaketime.so.1:libc.so.6"
 """Of Debian's package faketime. The C library follows, because faketime and Redis's jemalloc wait for each other."""
@@ -30,9 +32,7 @@ class Redis:
         self._folder = folder
         self._password = password
         self._clock = {} if clock is None else {"TZ": "UTC", "LD_PRELOAD": _FAKE_CLOCK, "FAKETIME": clock}
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = int(free.getsockname()[1])
+        self.port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
 
     @property

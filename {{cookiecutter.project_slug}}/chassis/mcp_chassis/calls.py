@@ -38,6 +38,10 @@ _left_behind: set[asyncio.Task[Any]] = set()
 """The event loop keeps weak references only."""
 _running: set[asyncio.Future[None]] = set()
 """One for each work under a deadline; a result ends it before its time."""
+_LONGEST_URI: Final = 2048
+_CLIENT_REFUSED: Final = frozenset({METHOD_NOT_FOUND, INVALID_REQUEST})
+"""What a client answers to a question it does not know; a tool never means its own caller by these."""
+Result = CallToolResult | InputRequiredResult
 
 
 def running() -> int:
@@ -103,9 +107,6 @@ async def _stop(task: asyncio.Task[Any]) -> None:
         await asyncio.wait({task}, timeout=_GRACE)
 
 
-_LONGEST_URI: Final = 2048
-
-
 class ContractServer(MCPServer[Any]):
     """The SDK's server, whose prompts and resources fail by the contract, and which shares and stops with others."""
 
@@ -160,12 +161,6 @@ class ContractServer(MCPServer[Any]):
             return await super().read_resource(uri, context)
         except UnexpectedResourceError as error:
             raise own_error(error) from None
-
-
-_CLIENT_REFUSED: Final = frozenset({METHOD_NOT_FOUND, INVALID_REQUEST})
-"""What a client answers to a question it does not know; a tool never means its own caller by these."""
-
-Result = CallToolResult | InputRequiredResult
 
 
 async def answered(name: str, seconds: float, call: Coroutine[Any, Any, Result]) -> Result:

@@ -27,6 +27,14 @@ from mcp_chassis.start import pinned, serve_stdio, start
 
 EXAMPLE: Final = Path(".env.example")
 _WIDTH: Final = 110
+_FOUND: Final = 1
+_HELP: Final = """\
+{summary}
+
+Settings are environment variables; .env.example lists them all. In development .env is read too.
+
+Exit codes: 0 good, 1 a check found something, 2 wrong usage, 78 bad configuration.
+"""
 
 
 class NotAProject(Exception):
@@ -110,17 +118,6 @@ def _uv(*arguments: str) -> subprocess.CompletedProcess[str]:
         raise NotAProject("uv is not on PATH; install it (docs.astral.sh/uv) and run this again")
     command: Sequence[str] = [program, *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False)
-
-
-_FOUND: Final = 1
-
-_HELP: Final = """\
-{summary}
-
-Settings are environment variables; .env.example lists them all. In development .env is read too.
-
-Exit codes: 0 good, 1 a check found something, 2 wrong usage, 78 bad configuration.
-"""
 
 
 def main(server: Server) -> None:

@@ -35,6 +35,15 @@ _NUMBERS: Final[dict[State, int]] = {"closed": 0, "half_open": 1, "open": 2}
 _MOST_OUTCOMES: Final = 1000
 states: Final[dict[str, State]] = {}
 """Of every breaker of this process, by service."""
+_VALUE: Final = re.compile(r"'(?:[^']|'')*'|(?<=/)[^/ ]*[\d@%][^/ ]*|\b\d[\w.]*")
+"""A quoted text, a path's segment with a digit, `@` or an escape, a number."""
+_LONGEST_LIST: Final = 50
+"""Records in one log line; a tool in a loop must not write a page."""
+_IDEMPOTENT: Final = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
+"""RFC 9110, 9.2.2: these may be sent again."""
+_WORTH_ANOTHER_TRY: Final = frozenset({429, 502, 503, 504})
+_ATTEMPTS: Final = 3
+_CONNECT_SECONDS: Final = 3.0
 
 
 class Breaker:
@@ -110,12 +119,6 @@ class Breaker:
         BREAKER_STATE.labels(self._service).set(_NUMBERS[self.state])
 
 
-_VALUE: Final = re.compile(r"'(?:[^']|'')*'|(?<=/)[^/ ]*[\d@%][^/ ]*|\b\d[\w.]*")
-"""A quoted text, a path's segment with a digit, `@` or an escape, a number."""
-_LONGEST_LIST: Final = 50
-"""Records in one log line; a tool in a loop must not write a page."""
-
-
 @dataclass(slots=True)
 class Outcome:
     """How a call ended, for whoever makes it to say.
@@ -171,12 +174,6 @@ def _hashed(operation: str) -> str:
     # Without what may be a value, or the hash would let anybody confirm a guess.
     return hashlib.sha256(_VALUE.sub("?", operation).encode("utf-8", "replace")).hexdigest()[:12]
 
-
-_IDEMPOTENT: Final = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
-"""RFC 9110, 9.2.2: these may be sent again."""
-_WORTH_ANOTHER_TRY: Final = frozenset({429, 502, 503, 504})
-_ATTEMPTS: Final = 3
-_CONNECT_SECONDS: Final = 3.0
 
 # Its hooks would log the arguments of what is retried.
 set_on_retry_hooks([])

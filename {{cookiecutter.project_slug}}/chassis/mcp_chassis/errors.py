@@ -27,6 +27,64 @@ _TYPE_WORDS = {
     SecretStr: "text",
     Path: "a path",
 }
+REFUSED: Final = -32010
+"""JSON-RPC code of our own refusals.
+
+The specification keeps -32020 to -32099 for itself and official clients use -32000 for a closed connection.
+"""
+_Result = TypeVar("_Result")
+_SHOWN_VIOLATIONS: Final = 5
+_SHOWN_NAME: Final = 64
+_OUR_WORDS: Final[dict[str, str]] = {
+    "missing": "is required",
+    "extra_forbidden": "is not an argument of this tool",
+    "none_required": "must be null",
+    "model_type": "must be an object",
+    "model_attributes_type": "must be an object",
+    "dataclass_type": "must be an object",
+    "unexpected_keyword_argument": "is not a field here",
+    "date_from_datetime_parsing": "must be a date like 2026-01-31",
+    "date_parsing": "must be a date like 2026-01-31",
+    "datetime_from_date_parsing": "must be a date and time like 2026-01-31T12:00:00Z",
+    "datetime_parsing": "must be a date and time like 2026-01-31T12:00:00Z",
+    "timezone_aware": "must say its time zone, like 2026-01-31T12:00:00Z",
+    "time_parsing": "must be a time like 12:00:00",
+    "time_delta_parsing": "must be a duration like PT90S",
+    "uuid_parsing": "must be a UUID",
+    "url_parsing": "must be a URL like https://example.com",
+    "url_scheme": "must be a URL of another scheme",
+    "decimal_parsing": "must be a decimal number",
+    "union_tag_invalid": "must name one of the kinds in the schema",
+    "union_tag_not_found": "must name its kind",
+}
+_PYDANTIC_WORDS_WITHOUT_INPUT: Final = frozenset(
+    {
+        *("bool_type", "bool_parsing", "bytes_type", "bytes_too_long", "bytes_too_short"),
+        *(
+            "date_type",
+            "datetime_type",
+            "time_type",
+            "time_delta_type",
+            "decimal_type",
+            "uuid_type",
+            "url_type",
+        ),
+        *("dict_type", "list_type", "tuple_type", "set_type", "frozen_set_type", "too_long", "too_short"),
+        *(
+            "enum",
+            "literal_error",
+            "float_type",
+            "int_type",
+            "int_from_float",
+            "finite_number",
+            "multiple_of",
+        ),
+        *("greater_than", "greater_than_equal", "less_than", "less_than_equal"),
+        *("string_type", "string_too_long", "string_too_short", "string_pattern_mismatch"),
+        *("decimal_max_digits", "decimal_max_places", "decimal_whole_digits", "date_from_datetime_inexact"),
+    }
+)
+"""Error types whose message holds the rule alone; the others may quote the caller's value."""
 
 
 def _plain_types(annotation: Any) -> list[Any]:
@@ -88,68 +146,6 @@ def default_words(field: FieldInfo) -> str | None:
     if isinstance(default, bool):
         return str(default).lower()
     return f"{default:g}" if isinstance(default, float) else str(default)
-
-
-REFUSED: Final = -32010
-"""JSON-RPC code of our own refusals.
-
-The specification keeps -32020 to -32099 for itself and official clients use -32000 for a closed connection.
-"""
-
-_Result = TypeVar("_Result")
-_SHOWN_VIOLATIONS: Final = 5
-_SHOWN_NAME: Final = 64
-
-_OUR_WORDS: Final[dict[str, str]] = {
-    "missing": "is required",
-    "extra_forbidden": "is not an argument of this tool",
-    "none_required": "must be null",
-    "model_type": "must be an object",
-    "model_attributes_type": "must be an object",
-    "dataclass_type": "must be an object",
-    "unexpected_keyword_argument": "is not a field here",
-    "date_from_datetime_parsing": "must be a date like 2026-01-31",
-    "date_parsing": "must be a date like 2026-01-31",
-    "datetime_from_date_parsing": "must be a date and time like 2026-01-31T12:00:00Z",
-    "datetime_parsing": "must be a date and time like 2026-01-31T12:00:00Z",
-    "timezone_aware": "must say its time zone, like 2026-01-31T12:00:00Z",
-    "time_parsing": "must be a time like 12:00:00",
-    "time_delta_parsing": "must be a duration like PT90S",
-    "uuid_parsing": "must be a UUID",
-    "url_parsing": "must be a URL like https://example.com",
-    "url_scheme": "must be a URL of another scheme",
-    "decimal_parsing": "must be a decimal number",
-    "union_tag_invalid": "must name one of the kinds in the schema",
-    "union_tag_not_found": "must name its kind",
-}
-_PYDANTIC_WORDS_WITHOUT_INPUT: Final = frozenset(
-    {
-        *("bool_type", "bool_parsing", "bytes_type", "bytes_too_long", "bytes_too_short"),
-        *(
-            "date_type",
-            "datetime_type",
-            "time_type",
-            "time_delta_type",
-            "decimal_type",
-            "uuid_type",
-            "url_type",
-        ),
-        *("dict_type", "list_type", "tuple_type", "set_type", "frozen_set_type", "too_long", "too_short"),
-        *(
-            "enum",
-            "literal_error",
-            "float_type",
-            "int_type",
-            "int_from_float",
-            "finite_number",
-            "multiple_of",
-        ),
-        *("greater_than", "greater_than_equal", "less_than", "less_than_equal"),
-        *("string_type", "string_too_long", "string_too_short", "string_pattern_mismatch"),
-        *("decimal_max_digits", "decimal_max_places", "decimal_whole_digits", "date_from_datetime_inexact"),
-    }
-)
-"""Error types whose message holds the rule alone; the others may quote the caller's value."""
 
 
 class ToolFailure(ToolError):

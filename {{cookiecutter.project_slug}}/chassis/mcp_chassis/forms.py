@@ -20,6 +20,14 @@ from mcp_chassis.state.store import Limit
 
 _TRUE: Final = ("true", "1", "yes", "on", "t", "y")
 """What pydantic reads as true."""
+ALGORITHMS: Final = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
+"""Asymmetric ones alone: with HMAC a public key would be a signing key (RFC 8725, 2.1)."""
+AUTH_MODES: Final = ("keys", "jwt", "mtls", "none")
+_SHORTEST_SECRET: Final = 32
+"""Bytes of a key for HMAC with SHA-256 (RFC 7518, 3.2), and what the SDK asks of a request-state key."""
+_HOST: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:\d{1,5})?")
+_PEER_ADDRESS: Final = re.compile(r"https?://([A-Za-z0-9.-]+|\[[0-9a-f:.]+\]):[0-9]{1,5}")
+_WEB_ADDRESS: Final = re.compile(rf"https?://{_HOST.pattern}")
 
 
 def conflicts_of(given: Mapping[str, str]) -> list[Problem]:
@@ -88,16 +96,6 @@ def _user(url: str) -> str | None:
         return urlsplit(url).username
     except ValueError:
         return None
-
-
-ALGORITHMS: Final = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
-"""Asymmetric ones alone: with HMAC a public key would be a signing key (RFC 8725, 2.1)."""
-AUTH_MODES: Final = ("keys", "jwt", "mtls", "none")
-_SHORTEST_SECRET: Final = 32
-"""Bytes of a key for HMAC with SHA-256 (RFC 7518, 3.2), and what the SDK asks of a request-state key."""
-_HOST: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:\d{1,5})?")
-_PEER_ADDRESS: Final = re.compile(r"https?://([A-Za-z0-9.-]+|\[[0-9a-f:.]+\]):[0-9]{1,5}")
-_WEB_ADDRESS: Final = re.compile(rf"https?://{_HOST.pattern}")
 
 
 def split(value: object) -> object:

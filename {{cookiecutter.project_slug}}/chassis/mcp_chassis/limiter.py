@@ -37,6 +37,13 @@ if TYPE_CHECKING:
 
 DownPolicy = Literal["local", "open", "closed"]
 """What a limit does while Redis is down: count in this process, admit, refuse."""
+CONDUCT: Final = "conduct:"
+"""What the names of all conducts begin with."""
+Entry = Literal["free", "opening", "request"]
+"""What a request costs: nothing, one of the sessions of its address, one of the requests of its caller."""
+_UNDECIDED: Final = SECOND
+"""Told as the delay where a limit is closed because Redis is down: nobody knows when it is back."""
+_UNCOUNTED: Final = Decision(None, 0, 0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,16 +132,6 @@ def _when_down(items: tuple[str, ...]) -> dict[Limit, DownPolicy]:
 
 def _policy(word: str) -> DownPolicy:
     return next(policy for policy in get_args(DownPolicy) if policy == word)
-
-
-CONDUCT: Final = "conduct:"
-"""What the names of all conducts begin with."""
-Entry = Literal["free", "opening", "request"]
-"""What a request costs: nothing, one of the sessions of its address, one of the requests of its caller."""
-
-_UNDECIDED: Final = SECOND
-"""Told as the delay where a limit is closed because Redis is down: nobody knows when it is back."""
-_UNCOUNTED: Final = Decision(None, 0, 0, 0)
 
 
 class Limiter:

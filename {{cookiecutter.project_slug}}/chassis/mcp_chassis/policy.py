@@ -20,6 +20,10 @@ _LONGEST: Final = 6_000_000_000
 """Seconds after which a used up burst is whole again: beyond them Lua's numbers are not exact to the microsecond."""
 
 _Value = TypeVar("_Value")
+_TOOL_NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,128}")
+"""What every client can send, log and show (2026-07-28, tool names)."""
+_SCOPE: Final = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,128}")
+_RESERVED: Final = frozenset({EVERY_SCOPE, PROBE_SCOPE})
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,12 +119,6 @@ def by_name(items: Iterable[str], read: Callable[[str], _Value]) -> dict[str, _V
         except ValueError as error:
             raise ValueError(f"{item} {error}") from None
     return found
-
-
-_TOOL_NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,128}")
-"""What every client can send, log and show (2026-07-28, tool names)."""
-_SCOPE: Final = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,128}")
-_RESERVED: Final = frozenset({EVERY_SCOPE, PROBE_SCOPE})
 
 
 class Declared(TypedDict, total=False):

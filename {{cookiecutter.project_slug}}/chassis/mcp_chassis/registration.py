@@ -33,6 +33,8 @@ from mcp_chassis.request import Caller
 if TYPE_CHECKING:
     from mcp_chassis.server import Server
 
+PING = "ping"
+
 
 def import_tools(package: ModuleType) -> None:
     """Import all modules of `package`, subpackages included.
@@ -87,9 +89,6 @@ def identity_of(name: str | None, package: str | None) -> tuple[str, str, str | 
         return name, "0", None
     found = metadata.metadata(package)
     return name or found["Name"], found["Version"], found["Summary"]
-
-
-PING = "ping"
 
 
 async def ping(

@@ -34,6 +34,12 @@ _ATTRIBUTE: Final = re.compile(
 )
 """A name and its value up to the next `,` or `+`; spaces around the value are not part of it unless escaped."""
 _ESCAPED: Final = re.compile(r"((?:\\[0-9A-Fa-f]{2})+)|\\(.)")
+HEADER: Final = "x-peer-assertion"
+_LIFETIME: Final = 10
+_LEEWAY: Final = 5
+"""Seconds by which two replicas' clocks may differ."""
+_ALGORITHM: Final = "HS256"
+_REQUIRED: Final = ("iss", "aud", "iat", "exp", "jti", "sub")
 
 
 class InvalidSubject(Exception):
@@ -94,14 +100,6 @@ def _single(attributes: list[tuple[str, str]], wanted: str) -> str:
     if len(values) != 1 or not values[0]:
         raise InvalidSubject
     return _unescaped(values[0])
-
-
-HEADER: Final = "x-peer-assertion"
-_LIFETIME: Final = 10
-_LEEWAY: Final = 5
-"""Seconds by which two replicas' clocks may differ."""
-_ALGORITHM: Final = "HS256"
-_REQUIRED: Final = ("iss", "aud", "iat", "exp", "jti", "sub")
 
 
 class _Claims(BaseModel, frozen=True, strict=True):

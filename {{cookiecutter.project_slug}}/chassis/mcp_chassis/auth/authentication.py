@@ -25,6 +25,11 @@ Kind = Literal["key", "token", "subject"]
 """What can be revoked: an API key by its id, a token by its `jti`, everything of a subject."""
 
 _PREFIX: Final = "revoked:"
+_ISSUER_SECONDS: Final = 3.0
+Credentials = Sequence[tuple[Kind, str]]
+"""The names under which a credential can be revoked."""
+_LONGEST_TOKEN: Final = 8192
+_SUBJECT: Final = assertions.SUBJECT_HEADER.encode("ascii")
 
 
 @lru_cache(maxsize=4096)
@@ -47,9 +52,6 @@ class Revocations:
     async def revoked(self, *credentials: tuple[Kind, str]) -> bool:
         """Tell whether any of `credentials` was taken back, in one round trip. Raises `StoreDown`."""
         return any(await self._store.read([revocation_name(kind, what) for kind, what in credentials]))
-
-
-_ISSUER_SECONDS: Final = 3.0
 
 
 def resource_url(settings: Settings) -> str:
@@ -115,13 +117,6 @@ def _certificate(settings: Settings) -> Callable[[str], Caller]:
         tenant_attribute=settings.mtls_tenant_attribute,
         scopes=frozenset(settings.mtls_scopes),
     )
-
-
-Credentials = Sequence[tuple[Kind, str]]
-"""The names under which a credential can be revoked."""
-
-_LONGEST_TOKEN: Final = 8192
-_SUBJECT: Final = assertions.SUBJECT_HEADER.encode("ascii")
 
 
 class Authentication:

@@ -37,6 +37,9 @@ KEY_PATTERN: Final = re.compile(PREFIX + "_([0-9A-Za-z]{12})_([0-9A-Za-z]{43})([
 _NAME: Final = r"^[A-Za-z0-9][A-Za-z0-9._@:/-]{0,127}$"
 _Scope = Annotated[str, Field(pattern=r"^[\x21\x23-\x5b\x5d-\x7e]{1,128}$")]
 """RFC 6749, 3.3."""
+_LONGEST_WAIT: Final = 10.0
+_PAUSE: Final = 0.05
+_PREFIX: Final = "key:"
 
 
 class KeyRecord(BaseModel):
@@ -122,9 +125,6 @@ def _checksum(body: str) -> str:
     return "".join(reversed(letters))
 
 
-_LONGEST_WAIT: Final = 10.0
-_PAUSE: Final = 0.05
-_PREFIX: Final = "key:"
 _NO_RECORD: Final = create("nobody")[1].model_dump_json()
 
 

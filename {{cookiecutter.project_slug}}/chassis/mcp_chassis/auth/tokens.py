@@ -29,6 +29,22 @@ _SHORTEST_RSA_KEY: Final = 2048
 _LARGEST_ANSWER: Final = 262_144
 _OLDEST: Final = 3600.0
 """Seconds after which keys are fetched again, so that a withdrawn key stops working."""
+_LONGEST_KEY_ID: Final = 256
+_LONGEST_NAME: Final = 256
+_TYPES: Final = ("jwt", "at+jwt", "application/at+jwt")
+"""What `typ` may say: issuers sign other things with the same keys, logout tokens among them (RFC 8725, 3.11)."""
+_REASONS: Final = {
+    "ExpiredSignatureError": "expired",
+    "ImmatureSignatureError": "not_yet_valid",
+    "InvalidAudienceError": "wrong_audience",
+    "InvalidIssuerError": "wrong_issuer",
+    "InvalidSignatureError": "wrong_signature",
+    "MissingRequiredClaimError": "missing_claim",
+    "InvalidAlgorithmError": "algorithm_not_allowed",
+    "InvalidKeyError": "algorithm_not_allowed",
+    "TypeError": "algorithm_not_allowed",
+    "DecodeError": "malformed_token",
+}
 
 
 class IssuerUnavailable(Exception):
@@ -165,12 +181,6 @@ def _usable_keys(answer: dict[str, object]) -> dict[str, VerifyingKey]:
     return found
 
 
-_LONGEST_KEY_ID: Final = 256
-_LONGEST_NAME: Final = 256
-_TYPES: Final = ("jwt", "at+jwt", "application/at+jwt")
-"""What `typ` may say: issuers sign other things with the same keys, logout tokens among them (RFC 8725, 3.11)."""
-
-
 class InvalidToken(Exception):
     """The token proves nothing; `reason` is a constant word for logs."""
 
@@ -280,17 +290,3 @@ def scopes_of(claims: Mapping[str, Any]) -> frozenset[str]:
 def _text(value: object) -> str | None:
     """Return a name that may stand in a log line, or None."""
     return value if isinstance(value, str) and 0 < len(value) <= _LONGEST_NAME and value.isprintable() else None
-
-
-_REASONS: Final = {
-    "ExpiredSignatureError": "expired",
-    "ImmatureSignatureError": "not_yet_valid",
-    "InvalidAudienceError": "wrong_audience",
-    "InvalidIssuerError": "wrong_issuer",
-    "InvalidSignatureError": "wrong_signature",
-    "MissingRequiredClaimError": "missing_claim",
-    "InvalidAlgorithmError": "algorithm_not_allowed",
-    "InvalidKeyError": "algorithm_not_allowed",
-    "TypeError": "algorithm_not_allowed",
-    "DecodeError": "malformed_token",
-}

@@ -28,6 +28,14 @@ from mcp_chassis.telemetry.logging import log
 _LAST_WORDS: Final = 2.0
 """Seconds past the deadline in which interrupted requests are answered."""
 _PAUSE: Final = 0.02
+_LISTEN: Final = "subscriptions/listen"
+_LAST_MESSAGE: Final = 1.0
+"""Seconds in which a subscription's last message must have left."""
+_OWN_WORDS: Final = 1.3
+"""Seconds in which an interrupted call answers for itself; longer than cancelled work may take."""
+_INTERRUPTED: Final = "The request was stopped because the server restarts; a part of it may have been done"
+_RETRY_AFTER: Final = 1.0
+"""Seconds told to a refused client: another replica serves already, or this one's successor soon does."""
 
 
 class Drain:
@@ -92,16 +100,6 @@ async def _until(true: Callable[[], bool], seconds: float) -> None:
         # Counters and a signal handler make no event to wait for.
         while not true():  # noqa: ASYNC110
             await anyio.sleep(_PAUSE)
-
-
-_LISTEN: Final = "subscriptions/listen"
-_LAST_MESSAGE: Final = 1.0
-"""Seconds in which a subscription's last message must have left."""
-_OWN_WORDS: Final = 1.3
-"""Seconds in which an interrupted call answers for itself; longer than cancelled work may take."""
-_INTERRUPTED: Final = "The request was stopped because the server restarts; a part of it may have been done"
-_RETRY_AFTER: Final = 1.0
-"""Seconds told to a refused client: another replica serves already, or this one's successor soon does."""
 
 
 class Draining:
@@ -192,12 +190,23 @@ class _Way:
 
     def __init__(self, send: Send) -> None:
         self._send = send
-        self.begun = self.ended = self.events = False
+        self._start: Event | None = None
+        self.ended = False
+
+    @property
+    def begun(self) -> bool:
+        """Whether the status has been sent."""
+        return self._start is not None
+
+    @property
+    def events(self) -> bool:
+        """Whether it is a stream of events; asked of interrupted answers alone."""
+        kind = "" if self._start is None else Headers(raw=self._start["headers"]).get("content-type", "")
+        return kind.startswith("text/event-stream")
 
     async def __call__(self, event: Event) -> None:
         if event["type"] == "http.response.start":
-            self.begun = True
-            self.events = Headers(raw=event["headers"]).get("content-type", "").startswith("text/event-stream")
+            self._start = event
         else:
             self.ended = not event.get("more_body", False)
         await self._send(event)

@@ -26,6 +26,8 @@ _LONGEST_TEXT: Final = 128
 """For ids, methods and tool names; the specification bounds the last at 128 (2026-07-28, tool names)."""
 _LARGEST_ID: Final = 2**53 - 1
 """The largest integer that every JSON reader keeps exactly (RFC 8259, 6)."""
+Judge = Callable[[Scope, Request, Entry], Awaitable[None]]
+_LARGE: Final = 65_536
 
 
 def parse(body: bytes) -> Message:
@@ -112,10 +114,6 @@ def _tool(value: dict[str, Any]) -> str | None:
     if isinstance(name, str) and len(name) > _LONGEST_TEXT:
         raise _malformed("bad_tool_name", f"A tool's name has at most {_LONGEST_TEXT} characters")
     return name if isinstance(name, str) else None
-
-
-Judge = Callable[[Scope, Request, Entry], Awaitable[None]]
-_LARGE: Final = 65_536
 
 
 class Envelope:

@@ -24,6 +24,9 @@ ANONYMOUS = Caller(id="anonymous", scopes=frozenset({EVERY_SCOPE}))
 """The one caller of `MCP_AUTH=none`, from whom nothing is kept."""
 
 
+_ASSERTION: Final = HEADER.encode("ascii")
+
+
 class Identity:
     """Put the caller into the request, and into the scope where the SDK binds sessions to it.
 
@@ -57,13 +60,13 @@ class Identity:
 
     def _vouched(self, scope: Scope) -> Asserted | None:
         """Return what another replica vouches for. A client's assertion is refused like any forged one."""
-        headers = Headers(scope=scope)
-        given = headers.getlist(HEADER)
+        given = [value for name, value in scope["headers"] if name == _ASSERTION]
         if not given:
             return None
         if self._assertions is None or len(given) > 1:
             raise forged()
-        return self._assertions.judge(given[0], method=scope["method"], session=headers.get("mcp-session-id"))
+        session = Headers(scope=scope).get("mcp-session-id")
+        return self._assertions.judge(given[0].decode("latin-1"), method=scope["method"], session=session)
 
 
 def _with_header(send: Send, name: str, value: str) -> Send:

@@ -28,6 +28,13 @@ _EVENT_HEADERS: Final = (
     (b"x-accel-buffering", b"no"),
 )
 _SHAPE_HEADERS: Final = frozenset({b"content-length", *(name for name, _ in _EVENT_HEADERS)})
+Wish = Literal["json", "events", "either"]
+_DROPPED: Final = frozenset({b"accept", b"last-event-id"})
+"""`Last-Event-ID` because no events are kept: the SDK would leave such a request without an answer."""
+_ACCEPT_BOTH: Final = (b"accept", b"application/json, text/event-stream")
+_ENDLESS: Final = "subscriptions/listen"
+_GRACE: Final = 5.0
+"""Seconds past the longest call after which a tool that ignores its cancellation is answered for (E5)."""
 
 
 class Answer(Protocol):
@@ -208,16 +215,6 @@ async def send_inside(app: ASGIApp, scope: Scope, body: bytes = b"") -> None:
         return None
 
     await app(scope, receive, drop)
-
-
-Wish = Literal["json", "events", "either"]
-
-_DROPPED: Final = frozenset({b"accept", b"last-event-id"})
-"""`Last-Event-ID` because no events are kept: the SDK would leave such a request without an answer."""
-_ACCEPT_BOTH: Final = (b"accept", b"application/json, text/event-stream")
-_ENDLESS: Final = "subscriptions/listen"
-_GRACE: Final = 5.0
-"""Seconds past the longest call after which a tool that ignores its cancellation is answered for (E5)."""
 
 
 def wish(accept: str) -> Wish:

@@ -29,6 +29,18 @@ _EXTENSIONS: Final = 3
 
 Command = tuple[str | int, ...]
 _Answer = TypeVar("_Answer")
+LONGEST: Final = 0.03
+"""Seconds of silence before a call goes on without Redis; with a key kept there it asks thrice, in 100 ms (L9)."""
+_COMMON, _ADMISSION, _CALL = re.split(
+    "^--- .*$", resources.files("mcp_chassis.state").joinpath("decisions.lua").read_text(encoding="utf-8"), flags=re.M
+)
+ADMISSION: Final = _COMMON + _ADMISSION
+CALL: Final = _COMMON + _CALL
+_HASHES: Final = {
+    script: hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest() for script in (ADMISSION, CALL)
+}
+_NOBODY: Final = Conduct("conduct:", "", Escalation(0, 0, 0, 0, 1))
+_REFUSING: Final[dict[int, Refusing | None]] = {0: None, -1: "revoked", -2: "suspended", -3: "budget"}
 
 
 class Link:
@@ -169,21 +181,6 @@ async def _within(seconds: float, work: Coroutine[Any, Any, _Answer]) -> _Answer
         raise TimeoutError
     finally:
         task.cancel()
-
-
-LONGEST: Final = 0.03
-"""Seconds of silence before a call goes on without Redis; with a key kept there it asks thrice, in 100 ms (L9)."""
-
-_COMMON, _ADMISSION, _CALL = re.split(
-    "^--- .*$", resources.files("mcp_chassis.state").joinpath("decisions.lua").read_text(encoding="utf-8"), flags=re.M
-)
-ADMISSION: Final = _COMMON + _ADMISSION
-CALL: Final = _COMMON + _CALL
-_HASHES: Final = {
-    script: hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest() for script in (ADMISSION, CALL)
-}
-_NOBODY: Final = Conduct("conduct:", "", Escalation(0, 0, 0, 0, 1))
-_REFUSING: Final[dict[int, Refusing | None]] = {0: None, -1: "revoked", -2: "suspended", -3: "budget"}
 
 
 class RedisStore:

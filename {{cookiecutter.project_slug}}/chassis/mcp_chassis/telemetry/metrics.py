@@ -48,6 +48,8 @@ CHECK_STATUS: Final = Gauge("mcp_check_status", "What the server needs: 0 health
 FORWARDED: Final = Counter(
     "mcp_forwarded_requests_total", "Requests of sessions that another replica holds.", ["outcome"]
 )
+for _outcome in ("answered", "owner_gone", "owner_lost", "client_gone", "undecidable"):
+    FORWARDED.labels(_outcome)  # from the start: Prometheus cannot see the first rise of a series that is born with it
 DRAINING: Final = Gauge("mcp_draining", "1 once the server was asked to stop.")
 RESOURCE_CURRENT: Final = Gauge(
     "mcp_resource_current", "1 if the last verification got what was pinned, 0 if it got something else.", ["resource"]
