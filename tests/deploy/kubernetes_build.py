@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 import shutil
 import subprocess
 import tempfile
@@ -15,6 +16,7 @@ import yaml
 from tests.render.support import ROOT, Answers, by_copier, scratch, succeed
 
 OVERLAY = "deploy/kubernetes/overlays/production"
+PAGE = (ROOT / "docs" / "kubernetes.md").read_text(encoding="utf-8")
 
 Object = dict[str, Any]
 Edit = Callable[[Path], None]
@@ -77,7 +79,9 @@ def with_ingress(project: Path) -> None:
 
 def with_external_secrets(project: Path) -> None:
     """Choose the secret store, as the docs say."""
-    replaced("kustomization.yaml", "# - external-secrets.yaml", "- external-secrets.yaml")(project)
+    (text,) = re.findall(r"```yaml\n([^`]*kind: ExternalSecret\n.*?)```", PAGE, flags=re.DOTALL)
+    (project / OVERLAY / "secrets.yaml").write_text(text, encoding="utf-8")
+    replaced("kustomization.yaml", "  - namespace.yaml\n", "  - namespace.yaml\n  - secrets.yaml\n")(project)
 
 
 def of_kind(objects: Iterable[Object], kind: str) -> list[Object]:

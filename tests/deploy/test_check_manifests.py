@@ -7,8 +7,8 @@ from io import StringIO
 import anyio
 import pytest
 
+from mcp_chassis.checks import Result, examine, failed, write
 from mcp_chassis.checks.manifests import given, manifests
-from mcp_chassis.checks.report import Result, examine, failed, write
 from tests.deploy.kubernetes_build import Edit, edited, production, replaced, with_external_secrets, with_ingress
 from tests.deploy.test_check_timeouts import documented, masked
 from tests.render.support import Answers, label, matrix

@@ -12,8 +12,8 @@ from pathlib import Path
 import anyio
 import pytest
 
+from mcp_chassis.checks import Result, examine, failed
 from mcp_chassis.checks.manifests import given, manifests
-from mcp_chassis.checks.report import Result, examine, failed
 from mcp_chassis.checks.timeouts import Project, timeouts
 from tests.deploy.kubernetes_build import build
 from tests.deploy.timeouts_saboteurs import DEPLOYMENT, OVERLAY, PATCH, SABOTEURS, append, exchange
@@ -196,6 +196,7 @@ def test_T8_command_proves_the_project_and_fails_with_the_reason(
     command += ["uv", "run", "--quiet", "acme-notes", "check"]
 
     good = run(*command, "timeouts", cwd=root)
+    (root / "deploy/nginx/conf.d").mkdir()
     (root / "deploy/nginx/conf.d/slow.public.conf").write_text("proxy_read_timeout 60s;\n", encoding="utf-8")
     bad, told = run(*command, "timeouts", "--json", cwd=root), run(*command, "timeouts", cwd=root)
     elsewhere = run(*command, "timeouts", cwd=root / "src")

@@ -148,7 +148,6 @@ def test_D5_policy_checker_objects_to_a_careless_pod(tmp_path: Path) -> None:
 
 def test_M4_overlay_is_in_every_project() -> None:
     assert {path.name for path in (by_copier() / OVERLAY).iterdir()} == {
-        "external-secrets.yaml",
         "image",
         "kustomization.yaml",
         "namespace.yaml",

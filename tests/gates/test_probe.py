@@ -23,8 +23,9 @@ from tests.gates.deployments import CODES, DEPLOYED
 from tests.gates.probing import STEP, invoke, probe
 from tests.gates.saboteurs import KEY, Saboteur, keys
 from tests.live.authority import make_certificate
-from tests.live.edges import Edge, free_port
+from tests.live.edges import Edge
 from tests.live.edges import running as edge_running
+from tests.support.ports import free_port
 
 pytestmark = [pytest.mark.anyio, pytest.mark.xdist_group("gates")]
 

@@ -14,15 +14,15 @@ import httpx2
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from mcp_chassis.checks.report import METRICS
+from mcp_chassis.checks import METRICS
 from tests.gates.between import between
 from tests.gates.conftest import Running
 from tests.gates.deployments import vanished
 from tests.gates.probing import invoke
-from tests.live.edges import free_port
 from tests.live.project import DEADLINE, environment, folder
 from tests.live.prometheus import until, watching
 from tests.render.support import by_copier, succeed
+from tests.support.ports import free_port
 
 pytestmark = pytest.mark.xdist_group("gates")
 

@@ -15,8 +15,8 @@ from urllib.parse import urlsplit
 import anyio
 from pydantic_core import to_json
 
+from mcp_chassis.checks import Check, Finding, Result, examine, failed, write
 from mcp_chassis.checks import server as _server  # noqa: F401  # it fills the list
-from mcp_chassis.checks.report import Check, Finding, Result, examine, failed, write
 from mcp_chassis.checks.target import NO_ANSWER, Target, chosen
 
 _PAUSE: Final = 3.0
@@ -26,12 +26,13 @@ UNREACHABLE, REFUSED, DRIFTED, BUFFERED = 3, 4, 5, 6
 _CODES: Final = (
     (UNREACHABLE, {"dns", "tls"}),
     (REFUSED, {"admitted", "refusal", "credential"}),
-    (DRIFTED, {"drift", "agreement"}),
+    (DRIFTED, {"drift", "agreement", "release"}),
     (BUFFERED, {"streaming"}),
 )
 CODES: Final = (
     "Exit codes: 0 good, 1 another check failed, 2 wrong usage, 3 not reachable (name, certificate, connection), 4 the "
-    "credential is refused or ends soon, or nobody needs one, 5 the contract drifted, 6 the stream is buffered."
+    "credential is refused or ends soon, or nobody needs one, 5 the contract drifted or another release answers, 6 the "
+    "stream is buffered."
 )
 _NAMES: Final = (
     *("dns", "tls", "certificate", "handshake", "stateless", "admitted", "tools", "agreement", "drift", "ping"),
@@ -161,9 +162,9 @@ def targets_of(path: Path) -> list[Wanted]:
     return found
 
 
-def checks_of(*, stream: bool) -> list[Check[Target]]:
+def checks_of(*, stream: bool, release: bool = False) -> list[Check[Target]]:
     """Return the profile of the probe."""
-    return chosen(*_NAMES, *(["streaming"] if stream else []))
+    return chosen(*_NAMES, *(["release"] if release else []), *(["streaming"] if stream else []))
 
 
 async def look(item: Wanted, checks: Sequence[Check[Target]], patience: Patience) -> Look:

@@ -15,7 +15,7 @@ import anyio
 import jwt
 from anyio.streams.tls import TLSAttribute
 
-from mcp_chassis.checks.report import Finding, Nothing, judged
+from mcp_chassis.checks import Finding, Nothing, judged
 from mcp_chassis.checks.target import Target, add_check
 from mcp_chassis.checks.wire import ERAS, HANDSHAKE, STATELESS, Era, Json, Reply
 from mcp_chassis.http.identity import EXPIRES_HEADER
