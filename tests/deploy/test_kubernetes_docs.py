@@ -25,9 +25,7 @@ def copied(text: str) -> list[Object]:
         if kind in ("NetworkPolicy", "ExternalSecret"):
             replaced("kustomization.yaml", "  - namespace.yaml\n", "  - namespace.yaml\n  - mine.yaml\n")(project)
         else:
-            replaced("kustomization.yaml", "  - path: patches.yaml\n", "  - path: patches.yaml\n  - path: mine.yaml\n")(
-                project
-            )
+            replaced("kustomization.yaml", "patches:\n", "patches:\n  - path: mine.yaml\n")(project)
 
     return parse(edited((), *([with_ingress] if kind == "Ingress" else []), edit))
 

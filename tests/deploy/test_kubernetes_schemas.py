@@ -151,5 +151,4 @@ def test_M4_overlay_is_in_every_project() -> None:
         "image",
         "kustomization.yaml",
         "namespace.yaml",
-        "patches.yaml",
     }
