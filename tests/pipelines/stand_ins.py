@@ -112,7 +112,7 @@ class StandIns:
         self.say("passes-after", str(times))
 
     def say(self, name: str, text: str) -> None:
-        """Set what a stand-in knows: `deployed`, `issue`, `probe-says`, `passes-after`, `patience`, `server-command`."""
+        """Set what a stand-in knows, such as `deployed`, `probe-says` or `server-command`."""
         (self.state / name).write_text(f"{text}\n", encoding="utf-8")
 
     def calls(self, *programs: str) -> list[str]:

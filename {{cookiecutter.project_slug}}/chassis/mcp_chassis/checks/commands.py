@@ -212,19 +212,12 @@ def add_probe(app: typer.Typer) -> None:
         For a fleet: probe --targets fleet.txt --stream --every 60 --listen 127.0.0.1:9115.
         """
         try:
-            if (url is None) == (targets is None):
-                raise probe.Misused("give a URL, or --targets with a file of them")
-            if targets is not None and (token_file or expect_schema or expect_version):
-                raise probe.Misused("with --targets, token-file= and expect-schema= stand in the file; no release is")
-            one = [] if url is None else [probe.wanted(url, token_file, expect_schema, version=expect_version or "")]
-            items = probe.targets_of(targets) if targets else one
+            items = _items(url, targets, token_file, expect_schema, expect_version)
             looks = Looks()
             if listen is not None:
                 looks.serve(listen)
-            checks, patience = (
-                probe.checks_of(stream=stream, release=bool(expect_version)),
-                probe.Patience(wait, timeout, days),
-            )
+            checks = probe.checks_of(stream=stream, release=expect_version is not None)
+            patience = probe.Patience(wait, timeout, days)
 
             def done(found: probe.Look) -> None:
                 looks.take(found)
@@ -239,6 +232,18 @@ def add_probe(app: typer.Typer) -> None:
             raise typer.Exit(_again(once, every) if every else once())
         except (ValueError, OSError) as error:
             _leave(str(error), _USAGE)
+
+
+def _items(
+    url: str | None, targets: Path | None, token_file: Path | None, schema: Path | None, version: str | None
+) -> list[probe.Wanted]:
+    if targets is None and url is not None:
+        return [probe.wanted(url, token_file, schema, version=version)]
+    if targets is None or url is not None:
+        raise probe.Misused("give a URL, or --targets with a file of them")
+    if token_file or schema or version:
+        raise probe.Misused("with --targets, token-file= and expect-schema= stand in the file; no release is")
+    return probe.targets_of(targets)
 
 
 def _again(once: Callable[[], int], every: float) -> int:

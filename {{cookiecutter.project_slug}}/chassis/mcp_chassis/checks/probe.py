@@ -113,7 +113,11 @@ class Look:
 
 
 def wanted(
-    url: str, token_file: Path | None = None, schema_file: Path | None = None, name: str = "", version: str = ""
+    url: str,
+    token_file: Path | None = None,
+    schema_file: Path | None = None,
+    name: str = "",
+    version: str | None = None,
 ) -> Wanted:
     """Return what a command line or a line of a targets file names.
 
@@ -128,7 +132,7 @@ def wanted(
     if not good:
         shown = "what was given" if "@" in url else url  # before an @ stands a password
         raise Misused(f"{shown} is no address of a server; write https://notes.example.com/mcp")
-    item = Wanted(name or parts.netloc, url, token_file, schema_file, version or None)
+    item = Wanted(name or parts.netloc, url, token_file, schema_file, version)
     item.target(0, 0)
     return item
 
