@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -102,10 +101,8 @@ def schema_commands(package: Callable[[], str], command: str) -> typer.Typer:
         package: Returns what `python -m` starts.
         command: What the project's command is called.
     """
-    app = typer.Typer(
-        help="The contract of your tools: keep it, and see what a change means to those who call.",
-        no_args_is_help=True,
-    )
+    meaning = "The contract of your tools: keep it, and see what a change means to those who call."
+    app = typer.Typer(help=meaning, no_args_is_help=True)
     write_it = f"uv run {command} schema write"
 
     @app.command("write")
@@ -223,13 +220,13 @@ def add_probe(app: typer.Typer) -> None:
                 looks.take(found)
                 probe.report(found, sys.stdout, as_json=as_json)
 
-            def once() -> int:
-                code = anyio.run(probe.look_at_all, items, checks, patience, done)
+            async def once() -> int:
+                code = await _while_read(probe.look_at_all(items, checks, patience, done))
                 if textfile is not None:
                     looks.write(textfile)
                 return code
 
-            raise typer.Exit(_again(once, every) if every else once())
+            raise typer.Exit(anyio.run(probe.again, once, every) if every else anyio.run(once))
         except (ValueError, OSError) as error:
             _leave(str(error), _USAGE)
 
@@ -246,20 +243,13 @@ def _items(
     return probe.targets_of(targets)
 
 
-def _again(once: Callable[[], int], every: float) -> int:
-    """Look every so many seconds until a signal comes, which is the way to end this and no failure."""
-    end_on_signals()
+async def _while_read(looking: Awaitable[int]) -> int:
+    """Return what it returns, or end quietly if whoever read the report has left."""
     try:
-        while True:
-            begun = time.monotonic()
-            once()
-            time.sleep(max(0.0, every - (time.monotonic() - begun)))
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        return 0
-    except BrokenPipeError:  # whoever read the report has left
+        return await looking
+    except* BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    raise typer.Exit
 
 
 def add_publish(app: typer.Typer) -> None:
