@@ -24,6 +24,8 @@ from tests.deploy.kubernetes_build import (
 from tests.deploy.kubernetes_schemas import is_custom, refused_by_operators, refused_by_the_server, versions
 from tests.render.support import Answers, by_copier, label, matrix, run, succeed
 
+pytestmark = pytest.mark.xdist_group("kubernetes")
+
 CHECKOV: Final = ("uv", "tool", "run", "--quiet", "--from", "checkov==3.3.30", "checkov")
 SUPPRESSED: Final = {
     "CKV_K8S_15": "pull always: tags are never moved, and a registry's outage must not keep a pod from starting",
