@@ -23,6 +23,7 @@ Edit = Callable[[Path], None]
 """A change that a user makes to the copy of a project."""
 
 
+@functools.cache
 def tool(name: str) -> str:
     """Return the path of a program of a newer Debian, unpacked on its first use."""
     home = succeed(ROOT / "scripts" / "newer_debian.sh", "trixie", name, cwd=ROOT).splitlines()[-1]

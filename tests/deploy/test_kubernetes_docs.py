@@ -13,6 +13,8 @@ from tests.deploy.kubernetes_build import OVERLAY, PAGE, Object, edited, of_kind
 from tests.deploy.kubernetes_schemas import refused_by_operators, refused_by_the_server
 from tests.render.support import by_copier
 
+pytestmark = pytest.mark.xdist_group("kubernetes")
+
 BLOCKS: Final = [text for text in re.findall(r"```yaml\n(.*?)```", PAGE, flags=re.DOTALL) if "kind: Kust" not in text]
 
 
