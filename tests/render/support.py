@@ -13,6 +13,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,13 +63,9 @@ def options() -> dict[str, list[Answers]]:
     return varied | {"texts": [(), AWKWARD]}
 
 
-@functools.cache
-def matrix() -> tuple[Answers, ...]:
-    """Return sets of answers in which each two values of two options meet at least once, found greedily.
-
-    The whole product would be hundreds of renders, and no file depends on three answers.
-    """
-    product = list(itertools.product(*options().values()))
+def pairwise(values: Iterable[Sequence[Answers]]) -> tuple[Answers, ...]:
+    """Return sets of answers in which each two values of two options meet at least once, found greedily."""
+    product = list(itertools.product(*values))
     pairs = {row: set(itertools.combinations(enumerate(row), 2)) for row in product}
     missing, chosen = set[Any]().union(*pairs.values()), []
     while missing:
@@ -76,6 +73,15 @@ def matrix() -> tuple[Answers, ...]:
         missing -= pairs[best]
         chosen.append(tuple(itertools.chain(*best)))
     return tuple(chosen)
+
+
+@functools.cache
+def matrix() -> tuple[Answers, ...]:
+    """Return the sets of answers of the matrix.
+
+    The whole product would be hundreds of renders, and no file depends on three answers.
+    """
+    return pairwise(options().values())
 
 
 def label(answers: Answers) -> str:
