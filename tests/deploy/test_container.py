@@ -160,7 +160,7 @@ print(json.dumps({{
     found = json.loads(inside(images, image, script))
 
     assert found["programs"] == found["modules"] == found["writable"] == []
-    assert found["app"] == [".venv", "apt-packages.txt", "migrations", "server"]
+    assert found["app"] == [".venv", "apt-packages.txt", "migrations", "resources.lock.json", "server"]
     assert found["is_compiled"], found["compiled"]
     assert not found["source"]
 

@@ -56,9 +56,10 @@ def ports(rule: Object) -> set[int]:
 
 @every_answer
 def test_D5_network_lets_in_and_out_what_is_named(answers: Answers) -> None:
-    policies = of_kind(parse(production(answers)), "NetworkPolicy")
     given = dict(answers)
-    inward, outward = (one["spec"] for one in sorted(policies, key=lambda one: str(one["metadata"]["name"])))
+    policies = {one["metadata"]["name"]: one["spec"] for one in of_kind(parse(production(answers)), "NetworkPolicy")}
+    slug = given.get("project_slug", "acme-notes")
+    inward, outward, gate = (policies.pop(f"{slug}-{which}", None) for which in ("in", "out", "gate-out"))
 
     assert (inward["policyTypes"], outward["policyTypes"]) == (["Ingress"], ["Egress"])
     assert [ports(rule) for rule in inward["ingress"]] == [{8080 if given["edge"] == "mesh" else 8443}, {9443}, {9090}]
@@ -66,6 +67,9 @@ def test_D5_network_lets_in_and_out_what_is_named(answers: Answers) -> None:
     extra = ({5432} if given["database"] == "postgres" else set()) | ({15012} if given["edge"] == "mesh" else set())
     assert [ports(rule) for rule in outward["egress"]] == [{53}, {9443}, {6379, 4318} | extra, {443}]
     assert all(rule["to"] for rule in outward["egress"])
+    assert (gate is not None) == (given["delivery"] == "gitops")
+    assert gate is None or [ports(rule) for rule in gate["egress"]] == [{443}]
+    assert policies == {}
 
 
 @pytest.mark.parametrize(

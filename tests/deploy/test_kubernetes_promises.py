@@ -156,7 +156,7 @@ def test_D5_pods_stay_within_the_restricted_profile(answers: Answers) -> None:
     found = dict(pods(objects))
 
     given = dict(answers)
-    assert len(found) == 1 + (given["database"] == "postgres") + (given["delivery"] == "gitops")
+    assert len(found) == 2 + (given["database"] == "postgres") + (given["delivery"] == "gitops")
     for name, pod in found.items():
         security = pod["securityContext"]
         assert (security["runAsNonRoot"], security["runAsUser"]) == (True, 10001), name
