@@ -100,7 +100,7 @@ class Bench:
     def start(self) -> None:
         """Serve, and open a client of each era."""
         configure(stream=self.log)
-        given = settings(tool_timeout=2, receive_timeout=1, max_body_bytes=65_536, max_sessions=5000)
+        given = settings(tool_timeout=2, receive_timeout=0.5, max_body_bytes=65_536, max_sessions=5000)
         serving = chassis(chassis_server(Story()), given)
         port = self.loop.run_until_complete(serving.__aenter__())
         self._stop = lambda: serving.__aexit__(None, None, None)
