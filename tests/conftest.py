@@ -15,7 +15,26 @@ from typing import Any, Final
 import pytest
 from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
-LONGEST: Final = ("containers", "drain", "live", "edges", "forwarding-owners", "live-data", "rehearsal")
+LONGEST: Final = (
+    "containers",
+    "gates",
+    "drain",
+    "live",
+    "live-data",
+    "rehearsal",
+    "live-processes",
+    "tests/render/test_questions.py",
+    "forwarding-owners",
+    "kubernetes",
+    "edges",
+    "forwarding",
+    "tests/render/test_update.py",
+    "newcomer",
+    "limits-suspensions",
+    "tests/deploy/test_check_timeouts.py",
+    "tests/limits/test_memory_bound.py",
+    "tests/render/test_gates.py",
+)
 """Units that take longest, the longest first: one that begins late would end alone."""
 
 

@@ -153,7 +153,7 @@ async def test_S6_connection_is_given_back_when_the_client_leaves(
     await asyncio.to_thread(until, lambda: busy(postgres) == 0, "the connection is given back")
     answer = await client.call("whose_connection", id=2)
     assert not answer.result().get("isError"), answer
-    assert metrics_of(single)[IN_USE] == 0
+    await asyncio.to_thread(until, lambda: metrics_of(single)[IN_USE] == 0, "no connection in use")
 
 
 @pytest.mark.parametrize("era", ERAS)
