@@ -26,8 +26,9 @@ def schema(draw: random.Random, depth: int = 2) -> Any:
         return draw.choice([True, False, {}])
     if depth and draw.random() < 0.15:
         return {"anyOf": [schema(draw, depth - 1) for _ in range(draw.randint(1, 3))]}
+    reference = {"$ref": f"#/$defs/{draw.choice(NAMES[:2])}"}
     if depth and draw.random() < 0.1:
-        return {"$ref": f"#/$defs/{draw.choice(NAMES[:2])}"}
+        return reference
     if draw.random() < 0.8:
         made["type"] = draw.choice([draw.choice(TYPES), draw.sample(TYPES, 2)])
     if draw.random() < 0.15:
@@ -43,9 +44,14 @@ def schema(draw: random.Random, depth: int = 2) -> Any:
         if draw.random() < 0.6:
             made["additionalProperties"] = draw.choice([True, False, False, schema(draw, depth - 1)])
         if draw.random() < 0.1:
-            made["patternProperties"] = {"^a": schema(draw, 0)}
+            made["patternProperties"] = {"^a": draw.choice([reference, schema(draw, 0)])}
+        if draw.random() < 0.05:
+            made["propertyNames"] = draw.choice([reference, {"maxLength": 1}])
     if depth and draw.random() < 0.2:
         made["items"] = schema(draw, depth - 1)
+    for key in ("oneOf", "prefixItems"):
+        if depth and draw.random() < 0.06:
+            made[key] = [reference, schema(draw, depth - 1)]
     return made
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import anyio
@@ -21,7 +22,7 @@ from tests.gates.between import Exchange, between, serving
 from tests.gates.conftest import Running
 from tests.gates.deployments import CODES, DEPLOYED
 from tests.gates.probing import STEP, invoke, probe
-from tests.gates.saboteurs import KEY, Saboteur, keys
+from tests.gates.saboteurs import KEY, Saboteur, edited, keys
 from tests.live.authority import make_certificate
 from tests.live.edges import Edge
 from tests.live.edges import running as edge_running
@@ -79,6 +80,23 @@ def test_G3_another_release_than_the_expected_is_told(version: str, code: int, b
 
     assert (said.code, said.bad) == (code, bad), said.text
     assert "acme-notes 0.1.0" in said.results["release"]["found"]
+
+
+def test_G3_server_that_lost_its_ping_tool_is_not_what_was_reviewed(running: Running, digest: Path) -> None:
+    async def filtered(x: Exchange) -> Response | None:
+        if x.asks != "tools/list":
+            return None
+
+        def without_ping(message: Any) -> None:
+            message["result"]["tools"] = [tool for tool in message["result"]["tools"] if tool["name"] != "ping"]
+
+        return await x.answer(edited(without_ping))
+
+    with between(running.url, filtered) as url:
+        said = probe(url, "--token-file", running.files["probe"], "--expect-schema", digest, "--stream")
+
+    assert (said.code, said.bad) == (5, {"drift"}), said.text
+    assert "ping tool" in said.results["drift"]["found"]
 
 
 def test_G3_dead_server_is_one_failure_with_one_remedy() -> None:

@@ -21,6 +21,7 @@ from starlette.responses import Response, StreamingResponse
 from tests.gates.between import Exchange, Meddle, between, error
 from tests.gates.conftest import Running
 from tests.gates.probing import invoke, probe
+from tests.gates.saboteurs import edited
 from tests.live.project import ServerProcess, environment
 from tests.support.ports import free_port
 
@@ -72,6 +73,29 @@ async def telltale(x: Exchange) -> Response | None:
     return error(403, -32000, x.message["id"], text) if x.message else None
 
 
+async def endless_farewell(x: Exchange) -> Response | None:
+    """Answer the end of a session without an end."""
+
+    async def body() -> Any:
+        while True:
+            yield b"bye " * 100
+            await anyio.sleep(0.2)
+
+    return StreamingResponse(body()) if x.method == "DELETE" else None
+
+
+async def parrot(x: Exchange) -> Response | None:
+    """Introduce itself by the credential that it was given."""
+    if x.asks not in ("initialize", "server/discover"):
+        return None
+
+    def rename(message: Any) -> None:
+        if "result" in message:
+            message["result"].setdefault("serverInfo", {})["name"] = x.headers.get("authorization", "nobody")
+
+    return await x.answer(edited(rename))
+
+
 @pytest.mark.parametrize(
     ("meddle", "code", "bad"),
     [
@@ -79,21 +103,39 @@ async def telltale(x: Exchange) -> Response | None:
         (flood, 1, {"handshake", "stateless"}),
         (left_open, 0, set()),
         (telltale, 4, {"admitted"}),
+        (endless_farewell, 0, set()),
+        (parrot, 0, set()),
     ],
-    ids=["silent", "flood", "left open", "telltale"],
+    ids=["silent", "flood", "left open", "telltale", "farewell", "parrot"],
 )
 def test_G5_hostile_answer_costs_neither_time_nor_secrets(
     meddle: Meddle, code: int, bad: set[str], running: Running
 ) -> None:
     begun = time.monotonic()
     with between(running.url, meddle) as url:
-        said = probe(url, "--token-file", running.files["probe"], "--timeout", "10")
+        said = probe(url, "--token-file", running.files["probe"], "--timeout", "5")
 
     assert (said.code, said.bad) == (code, bad), said.text
     assert running.tokens["probe"] not in said.text
     assert len(said.text) < 10_000
     assert "\\u001b" not in said.text
     assert time.monotonic() - begun < 90
+
+
+async def slow(x: Exchange) -> Response | None:
+    """Answer each request well, and late."""
+    await anyio.sleep(1)
+    return None
+
+
+@pytest.mark.parametrize("arguments", [("--wait", "4"), ("--timeout", "1.5")], ids=["waited for", "looked at once"])
+def test_G3_look_has_a_deadline_however_slow_the_server_is(arguments: tuple[str, str], running: Running) -> None:
+    begun = time.monotonic()
+    with between(running.url, slow) as url:
+        said = probe(url, "--token-file", running.files["probe"], *arguments)
+
+    assert (said.code, said.bad) == (3, {"deadline"}), said.text
+    assert time.monotonic() - begun < 15
 
 
 def test_G5_compressed_bomb_is_not_asked_for(running: Running) -> None:

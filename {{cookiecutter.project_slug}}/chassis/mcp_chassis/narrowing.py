@@ -47,7 +47,8 @@ class Narrowing:
     def __init__(self, given: bool, old: Json, new: Json) -> None:
         self._given = given
         self._wide, self._narrow = (old, new) if given else (new, old)
-        self._open: set[tuple[str, str]] = set()
+        self._open: set[tuple[str, ...]] = set()
+        self._alike = same(*(silent(side.get("$defs", {}), names=True) for side in (old, new)))
 
     def reasons(self, where: str) -> Iterator[tuple[str, str]]:
         """Yield a place and what was narrowed there."""
@@ -68,11 +69,13 @@ class Narrowing:
         yield from self._rest(where, wide, narrow)
         yield from _defaults(where, wide, narrow)
         for key in sorted((wide.keys() | narrow.keys()) - _KNOWN):
-            if not same(wide.get(key, _MISSING), narrow.get(key, _MISSING)):
+            # The same words may refer to what is not the same any more.
+            referring = not self._alike and _refers(wide.get(key))
+            if referring or not same(wide.get(key, _MISSING), narrow.get(key, _MISSING)):
                 yield f"{where}/{key}", "changed"
 
     def _references(self, where: str, wide: Json, narrow: Json) -> Iterator[tuple[str, str]]:
-        pair = str(wide.get("$ref")), str(narrow.get("$ref"))
+        pair = tuple(str(side.get("$ref") or json.dumps(side, sort_keys=True)) for side in (wide, narrow))
         if pair in self._open:
             return  # already being compared further out
         one, other = _resolved(wide, self._wide), _resolved(narrow, self._narrow)

@@ -24,6 +24,8 @@ from mcp_chassis.checks.target import NO_ANSWER, Target, chosen
 _PAUSE: Final = 3.0
 _AT_ONCE: Final = 8
 _LONGEST: Final = 300
+_MOST_STEPS: Final = 3
+"""A look that is not waited for ends after as many steps."""
 UNREACHABLE, REFUSED, DRIFTED, BUFFERED = 3, 4, 5, 6
 _CODES: Final = (
     (UNREACHABLE, {"dns", "tls"}),
@@ -177,8 +179,8 @@ async def look(item: Wanted, checks: Sequence[Check[Target]], patience: Patience
     """Look once; with `wait`, again and again until it is good or that many seconds are over."""
     end = time.monotonic() + patience.wait
     while True:
-        left = max(end - time.monotonic(), 1) if patience.wait else patience.step
-        found = await _once(item, checks, min(patience.step, left), patience.days)
+        left = max(end - time.monotonic(), 1) if patience.wait else _MOST_STEPS * patience.step
+        found = await _once(item, checks, replace(patience, wait=left, step=min(patience.step, left)))
         left = end - time.monotonic()
         if not found.code or left <= 0:
             return found
@@ -187,30 +189,32 @@ async def look(item: Wanted, checks: Sequence[Check[Target]], patience: Patience
         await anyio.sleep(min(_PAUSE, left))
 
 
-async def _once(item: Wanted, checks: Sequence[Check[Target]], step: float, days: float) -> Look:
+async def _once(item: Wanted, checks: Sequence[Check[Target]], patience: Patience) -> Look:
     try:
-        target = item.target(step, days)
+        target = item.target(patience.step, patience.days)
     except Misused as error:  # it could be read at the start: a rotation may be under way
-        broken = [Check("G5", "admitted", "The credential can be read.", "put the file back", _told(str(error)))]
-        return Look(item, await examine(broken, Target(item.url)), {}, "", time.time())
-    results = [_clean(result, target.token) for result in await examine(checks, target)]
-    return Look(item, results, target.facts, _printable(target.introduction), time.time())
+        return await _broken(item, "admitted", "The credential can be read.", "put the file back", str(error))
+    with anyio.move_on_after(patience.wait):
+        results = [_clean(result, target.token) for result in await examine(checks, target)]
+        return Look(item, results, target.facts, _told_by(target.introduction, target.token), time.time())
+    found = f"{NO_ANSWER}not done after {patience.wait:.0f} s"
+    return await _broken(item, "deadline", "One look ends in time.", "see what makes its answers slow", found)
 
 
-def _told(text: str) -> Callable[[Target], Awaitable[list[Finding]]]:
+async def _broken(item: Wanted, name: str, rule: str, fix: str, found: str) -> Look:
     async def run(_: Target) -> list[Finding]:
-        return [Finding("fail", text)]
+        return [Finding("fail", found)]
 
-    return run
+    return Look(item, await examine([Check("G5", name, rule, fix, run)], Target(item.url)), {}, "", time.time())
 
 
 def _clean(result: Result, token: str | None) -> Result:
+    return replace(result, found=_told_by(result.found, token))
+
+
+def _told_by(text: str, token: str | None) -> str:
     """Take out what a server may have said to harm us: our credential, control characters, a megabyte."""
-    found = result.found.replace(token, "[credential]") if token else result.found
-    return replace(result, found=_printable(found))
-
-
-def _printable(text: str) -> str:
+    text = text.replace(token, "[credential]") if token else text
     text = "".join(letter if letter.isprintable() else " " for letter in text)
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
 

@@ -145,6 +145,8 @@ async def drift(target: Target) -> list[Finding]:
     """The contract is the one that was reviewed."""
     if target.digest is None:
         raise Nothing("no digest to compare with; give --expect-schema schema/tools.sha256")
+    if not (await target.seen(await target.spoken())).ours:
+        return [Finding("fail", "the ping tool, which every server of the chassis has, is not listed")]
     found = digest_of(text_of(await target.contract(await target.spoken())))
     return [judged(found == target.digest, "", f"sha256 {found[:16]}…, expected {target.digest[:16]}…")]
 

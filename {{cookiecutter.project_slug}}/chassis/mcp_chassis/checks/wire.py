@@ -211,7 +211,9 @@ class Conversation:
     async def close(self) -> None:
         """End the session, if there is one."""
         if self.session is not None:
-            await self._client.delete(self._url, headers=self._headers)
+            with anyio.move_on_after(self._patience):
+                async with self._client.stream("DELETE", self._url, headers=self._headers):
+                    pass  # what it says to that is not read, for it may have no end
 
 
 async def _reading(reply: Reply, response: httpx2.Response, begun: float) -> AsyncIterator[None]:
