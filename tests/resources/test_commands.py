@@ -204,6 +204,16 @@ def test_S1_broken_environment_is_bad_configuration(desk: Desk, monkeypatch: pyt
     assert "MCP_RESOURCE_HOSTS" in desk("verify", expect=78)[1]
 
 
+def test_C1_verify_tells_an_origin_that_is_away_from_one_that_changed(desk: Desk, origin: Origin) -> None:
+    origin.put(FILE, GOOD)
+    desk("add", origin.url(FILE))
+    origin.answers[FILE] = raw(b"")
+
+    said, _ = desk("verify", expect=3)
+
+    assert "cannot be had" in said
+
+
 def test_C1_query_is_not_shown(desk: Desk, origin: Origin) -> None:
     origin.put(f"{FILE}?token=s3cret", GOOD)
     url = origin.url(f"{FILE}?token=s3cret")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -122,6 +123,20 @@ async def test_C1_redirect_from_outside_never_leads_inside(
 
     assert (await refused(URL, *listed))[0] == "private_address"
     assert internet.dialled == [PUBLIC]
+
+
+async def test_C1_chain_of_redirects_that_leaves_the_listed_hosts_does_not_come_back(
+    public: Origin, internet: Internet
+) -> None:
+    internet.place("files.internal", public.port, "10.0.0.7")
+    public.answers[FILE] = redirect("https://mirror.example.com/x")
+    internet.place("mirror.example.com", public.port, ANOTHER)
+    public.answers["/x"] = redirect("https://files.internal/y")
+    public.put("/y", b"[]")
+    listed_first = urlsplit(URL).hostname
+
+    assert (await refused(URL, str(listed_first), "files.internal"))[0] == "private_address"
+    assert internet.dialled == [PUBLIC, ANOTHER]
 
 
 # --- addresses --------------------------------------------------------------------------------------------------------

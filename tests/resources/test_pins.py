@@ -42,6 +42,7 @@ MUTABLE = {
     "https://github.com/acme/data/raw/new-colours/definitions.json": "branch",
     "https://github.com/acme/data/archive/refs/heads/v1.2.zip": "refs/heads",
     f"{RAW}/main/definitions.json": "main",
+    f"{RAW}/main/{COMMIT}.json": "main",
     f"{RAW}/refs/heads/v1.2/definitions.json": "refs/heads",
     f"{RAW}/new-colours/definitions.json": "branch",
     f"{RAW}/3d3c42e/definitions.json": "commit",

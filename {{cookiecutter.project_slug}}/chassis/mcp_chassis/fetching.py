@@ -103,12 +103,12 @@ class Fetcher:
         Raises:
             FetchFailed: If it cannot be had within the bounds.
         """
-        asked = url
+        asked, internal = url, True
         try:
             with anyio.fail_after(_SECONDS):
                 for _ in range(_MOST_REDIRECTS + 1):
                     # Else a stranger's redirect could make us ask the hosts that are listed for others.
-                    internal = self._is_internal(url) and self._is_internal(asked)
+                    internal = internal and self._is_internal(asked)
                     found = await self._ask(asked, internal=internal)
                     if isinstance(found, Fetched):
                         return found

@@ -114,13 +114,15 @@ def _movement(whole: str) -> str:
     path = whole[whole.index("/") :].lower() if "/" in whole else ""
     if _IMAGE.search(path):
         return "a registry's tag can be pushed again; name the digest (sha256:…)"
-    if _HASH.search(path):
+    reference = _REFERENCE.match(whole)
+    # Where a forge's URL has a place for the commit, a hash elsewhere is a name.
+    if _HASH.match(whole, reference.end()) if reference else _HASH.search(path):
         return ""
     if newest := _NEWEST.search(path):
         return f"'{newest[1] or newest[2]}' is whatever came last; name a version or a commit"
     if branch := _BRANCH.search(path):
         return f"'{branch[1] or branch[0].strip('/=')}' is a branch; {_INSTEAD}"
-    if reference := _REFERENCE.match(whole):
+    if reference:
         name = re.split("[/&]", whole[reference.end() :])[0]
         return "" if _FIXED.match(whole, reference.end()) else f"'{shown(name)}' may be a branch; {_INSTEAD}"
     if _PACKAGE.match(whole):

@@ -17,6 +17,9 @@ from mcp_chassis.resources import Copies, check_type, mismatch
 from mcp_chassis.settings import Settings
 
 _SHORT: Final = 16
+_UNREACHABLE: Final = 3
+_AWAY: Final = frozenset({"too_slow", "unknown_host", "unreachable", "proxy"})
+"""What says nothing about the resource: its origin does not answer."""
 Urls = Annotated[list[str], typer.Argument(metavar="URL...", help="https URLs that name a version or a commit.")]
 
 
@@ -82,7 +85,7 @@ def resource_commands() -> typer.Typer:
 
     @app.command("verify")
     def verify_command() -> None:
-        """Exit 1 if something is not what was pinned, or cannot be had; note the time of what is."""
+        """Exit 1 if something is not what was pinned, 3 if the rest cannot be had; note the time of what is."""
         _run(_verify)
 
     return app
@@ -112,16 +115,18 @@ def _pin(desk: _Desk, urls: list[str]) -> None:
 
 def _verify() -> None:
     desk = _Desk()
-    good = 0
+    good = differs = 0
     for url, pin in desk.pins.items():
         try:
             found = desk.fetch(url)
             check_type(url, pin, found)
         except FetchFailed as error:
             print(f"FAILED {error}")
+            differs += error.reason not in _AWAY
             continue
         if not pin.fits(found.body):
             print(f"FAILED {shown(url)}: {mismatch(pin, found)}")
+            differs += 1
             continue
         good += 1
         desk.pins[url] = pin.verified_now()
@@ -131,7 +136,7 @@ def _verify() -> None:
         _note(desk.pins)
     print(f"{good} of {len(desk.pins)} verified")
     if good < len(desk.pins):
-        raise typer.Exit(Impossible.exit_code)
+        raise typer.Exit(Impossible.exit_code if differs else _UNREACHABLE)
 
 
 def _note(pins: dict[str, Pin]) -> None:
