@@ -29,7 +29,7 @@ def newest(*, pre: bool) -> list[str]:
 
 
 def pin(pins: list[str]) -> None:
-    """Ask for these pins in the chassis, which rendered projects have too, and over every other wish in our environment.
+    """Ask for these pins in the chassis, which every render has, and over any other wish in our own environment.
 
     Raises:
         SystemExit: If a file does not look as it did.
