@@ -9,7 +9,9 @@ from mcp_chassis import Server
 
 
 @pytest.mark.parametrize("transport", ["stdio", "sse", "streamable-http"])
-def test_M8_server_does_not_run_without_the_chassis(transport: str) -> None:
+def test_M8_server_does_not_run_without_the_chassis(transport: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("anyio.run", lambda *_: pytest.fail("it serves"))
+
     with pytest.raises(TypeError, match="without the chassis; start the project's command"):
         Server("moved").run(transport=transport)
 

@@ -18,7 +18,7 @@ import pytest
 from mcp import Client
 
 from tests.docs.test_first_hour import shell
-from tests.render.support import copy_template, environment, succeed
+from tests.render.support import copy_template, environment
 from tests.support.ports import free_port
 
 pytestmark = [pytest.mark.anyio, pytest.mark.xdist_group("live")]
@@ -173,9 +173,3 @@ def test_M8_no_function_was_changed_by_the_move(moved: Move, server: str, decora
 
     assert len(old) == 5
     assert new == old
-
-
-def test_M8_old_servers_run_in_an_environment_without_the_chassis(moved: Move) -> None:
-    listed = succeed("uv", "pip", "freeze", "--python", "old/bin/python", cwd=moved.folder)
-
-    assert {name for name in ("mcp", "fastmcp", "mcp-chassis") if f"{name}==" in f"\n{listed}"} == {"mcp", "fastmcp"}
