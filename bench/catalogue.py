@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Final
 
-from bench import forwarded, limit_check, neighbour
+from bench import forwarded, limit_check, neighbour, templating
 from bench.figures import Measurement
 
 MEASUREMENTS: Final[tuple[Measurement, ...]] = (
     limit_check.MEASUREMENT,
     neighbour.MEASUREMENT,
     forwarded.MEASUREMENT,
+    templating.MEASUREMENT,
 )

@@ -14,6 +14,8 @@ from bench import __main__ as program
 from bench.catalogue import MEASUREMENTS
 from bench.figures import Effort, Figure, Goal, Measurement, Tell
 from bench.report import COLUMNS
+from bench.templating import Case, files, write_plain
+from tests.render.support import environment
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -62,3 +64,22 @@ def test_missed_goal_is_told_and_is_exit_code_1(
     shown = capsys.readouterr()
     assert ("goal missed: made-up: a ratio is 2.10; the goal is ≤ 2" in shown.err) == bool(code)
     assert ("✗ missed" in shown.out) == bool(code)
+
+
+def test_plain_template_has_as_many_files_as_large_and_copier_updates_it(tmp_path: Path) -> None:
+    render = tmp_path / "render"
+    for number in range(10):
+        path = render / f"folder-{number % 3}" / f"file-{number}.py"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("x" * 300 * number, encoding="utf-8")
+    case = Case(tmp_path / "template", tmp_path / "project", environment())
+
+    write_plain(case, render)
+    case.take()
+
+    made = {path.relative_to(case.project): path.stat().st_size for path in files(case.project)}
+    wanted = {path.relative_to(render): path.stat().st_size for path in files(render)}
+    assert made.keys() == wanted.keys()
+    assert all(abs(made[path] - wanted[path]) < 50 for path in wanted)
+    assert "_commit: v2.0.0" in (case.project / ".copier-answers.yml").read_text(encoding="utf-8")
+    assert all(case.worked[work][0] > 0 for work in ("copy", "update"))

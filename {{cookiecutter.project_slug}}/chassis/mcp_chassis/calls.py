@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Iterable, Sequence
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NoReturn, TypeVar
 
 import anyio
 from mcp.server.lowlevel.helper_types import ReadResourceContents
@@ -122,6 +122,22 @@ class ContractServer(MCPServer[Any]):
         entry = self._lowlevel_server.get_request_handler("subscriptions/listen")
         if entry is not None and isinstance(entry.handler, ListenHandler):
             entry.handler.close()
+
+    def run(self, *_: object, **__: object) -> NoReturn:
+        """Refuse: the SDK's own ways to serve go around every layer of the chassis.
+
+        Raises:
+            TypeError: Always.
+        """
+        raise TypeError("run() would serve without the chassis; start the project's command: serve, or stdio")
+
+    def custom_route(self, *_: object, **__: object) -> NoReturn:
+        """Refuse: nothing would serve it, and nobody would notice.
+
+        Raises:
+            TypeError: Always.
+        """
+        raise TypeError("custom_route() is not served here; for health use server.check(), else a service beside")
 
     async def get_prompt(
         self, name: str, arguments: dict[str, Any] | None = None, context: Context[Any, Any] | None = None
