@@ -23,6 +23,7 @@ Edit = Callable[[Path], None]
 """A change that a user makes to the copy of a project."""
 
 
+@functools.cache
 def tool(name: str) -> str:
     """Return the path of a program of a newer Debian, unpacked on its first use."""
     home = succeed(ROOT / "scripts" / "newer_debian.sh", "trixie", name, cwd=ROOT).splitlines()[-1]
@@ -72,9 +73,9 @@ def replaced(name: str, old: str, new: str) -> Edit:
 def with_ingress(project: Path) -> None:
     """Choose the Ingress, as the docs say."""
     replaced("kustomization.yaml", "# - ../../ingress", "- ../../ingress")(project)
-    path = project / OVERLAY / "patches.yaml"
-    _route, _, rest = path.read_text(encoding="utf-8").partition("---\n")
-    path.write_text(rest, encoding="utf-8")
+    path = project / OVERLAY / "kustomization.yaml"
+    before, _, rest = path.read_text(encoding="utf-8").partition("  # The gateway that clients arrive at")
+    path.write_text(before + rest[rest.index("  # Replicas.\n") :], encoding="utf-8")
 
 
 def with_external_secrets(project: Path) -> None:

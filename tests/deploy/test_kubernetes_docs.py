@@ -13,6 +13,8 @@ from tests.deploy.kubernetes_build import OVERLAY, PAGE, Object, edited, of_kind
 from tests.deploy.kubernetes_schemas import refused_by_operators, refused_by_the_server
 from tests.render.support import by_copier
 
+pytestmark = pytest.mark.xdist_group("kubernetes")
+
 BLOCKS: Final = [text for text in re.findall(r"```yaml\n(.*?)```", PAGE, flags=re.DOTALL) if "kind: Kust" not in text]
 
 
@@ -25,9 +27,7 @@ def copied(text: str) -> list[Object]:
         if kind in ("NetworkPolicy", "ExternalSecret"):
             replaced("kustomization.yaml", "  - namespace.yaml\n", "  - namespace.yaml\n  - mine.yaml\n")(project)
         else:
-            replaced("kustomization.yaml", "  - path: patches.yaml\n", "  - path: patches.yaml\n  - path: mine.yaml\n")(
-                project
-            )
+            replaced("kustomization.yaml", "patches:\n", "patches:\n  - path: mine.yaml\n")(project)
 
     return parse(edited((), *([with_ingress] if kind == "Ingress" else []), edit))
 

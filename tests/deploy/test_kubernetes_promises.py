@@ -26,6 +26,8 @@ from tests.deploy.kubernetes_build import (
 )
 from tests.render.support import Answers, by_copier, is_yours, label, matrix
 
+pytestmark = pytest.mark.xdist_group("kubernetes")
+
 PRE_STOP: Final = 15
 EDGES: Final = ("nginx", "caddy")
 

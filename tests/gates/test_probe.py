@@ -73,6 +73,14 @@ def test_G3_each_saboteur_of_a_deployment_has_its_exit_code(saboteur: Saboteur, 
     assert "secret" not in said.text
 
 
+@pytest.mark.parametrize(("version", "code", "bad"), [("0.1.0", 0, set()), ("0.2.0", 5, {"release"})])
+def test_G3_another_release_than_the_expected_is_told(version: str, code: int, bad: set[str], running: Running) -> None:
+    said = probe(running.url, "--token-file", running.files["probe"], "--expect-version", version)
+
+    assert (said.code, said.bad) == (code, bad), said.text
+    assert "acme-notes 0.1.0" in said.results["release"]["found"]
+
+
 def test_G3_dead_server_is_one_failure_with_one_remedy() -> None:
     said = probe(f"http://127.0.0.1:{free_port()}/mcp", "--stream")
 

@@ -129,6 +129,18 @@ def test_G5_prober_goes_on_until_a_signal_and_reads_its_files_anew(
     assert (process.returncode, said) == (0, "stopped\n")
 
 
+def test_G5_prober_ends_quietly_when_nobody_reads_its_report(running: Running) -> None:
+    with watch(running.url, "--token-file", str(running.files["probe"]), "--every", "0.1", "--json") as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.stdout.close()
+        process.wait(DEADLINE)
+        assert process.stderr is not None
+        said = process.stderr.read()
+
+    assert (process.returncode, said) == (0, "")
+
+
 def test_O6_real_prometheus_learns_from_the_prober_and_the_project_s_own_rules_fire(running: Running) -> None:
     rules = by_copier() / "deploy" / "monitoring" / "rules.yaml"
     port = free_port()

@@ -1,16 +1,19 @@
-"""Renders of the working tree by both engines, each set of answers once per worker.
+"""Renders of the working tree by both engines, each set of answers once: copier's for all processes of a run.
 
 The tests render a plain copy of what is committed or could be, so they see uncommitted work and need no tags.
 """
 
 from __future__ import annotations
 
+import fcntl
 import functools
+import hashlib
 import itertools
 import os
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,13 +61,9 @@ def options() -> dict[str, list[Answers]]:
     return varied | {"texts": [(), AWKWARD]}
 
 
-@functools.cache
-def matrix() -> tuple[Answers, ...]:
-    """Return sets of answers in which each two values of two options meet at least once, found greedily.
-
-    The whole product would be hundreds of renders, and no file depends on three answers.
-    """
-    product = list(itertools.product(*options().values()))
+def pairwise(values: Iterable[Sequence[Answers]]) -> tuple[Answers, ...]:
+    """Return sets of answers in which each two values of two options meet at least once, found greedily."""
+    product = list(itertools.product(*values))
     pairs = {row: set(itertools.combinations(enumerate(row), 2)) for row in product}
     missing, chosen = set[Any]().union(*pairs.values()), []
     while missing:
@@ -72,6 +71,15 @@ def matrix() -> tuple[Answers, ...]:
         missing -= pairs[best]
         chosen.append(tuple(itertools.chain(*best)))
     return tuple(chosen)
+
+
+@functools.cache
+def matrix() -> tuple[Answers, ...]:
+    """Return the sets of answers of the matrix.
+
+    The whole product would be hundreds of renders, and no file depends on three answers.
+    """
+    return pairwise(options().values())
 
 
 def label(answers: Answers) -> str:
@@ -89,6 +97,17 @@ def native(answers: Answers) -> dict[str, Any]:
 def scratch() -> Path:
     """Return this worker's folder; the system's cleaner or the next boot removes it."""
     return Path(tempfile.mkdtemp(prefix="mcp-chassis-render-")).resolve()
+
+
+@functools.cache
+def shared() -> Path:
+    """Return the folder of this run, in which its processes find what one of them has made."""
+    run = os.environ.get("PYTEST_XDIST_TESTRUNUID")
+    if run is None:
+        return scratch()
+    folder = Path(tempfile.gettempdir(), f"mcp-chassis-run-{run}").resolve()
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return folder
 
 
 def environment() -> dict[str, str]:
@@ -172,7 +191,13 @@ def render_by_cookiecutter(source: Path, parent: Path, answers: Answers) -> Path
 @functools.cache
 def by_copier(answers: Answers = ()) -> Path:
     """Return copier's render of these answers; nobody may change it."""
-    return render_by_copier(template(), Path(tempfile.mkdtemp(dir=scratch())) / "project", answers)
+    name = hashlib.sha256(repr(answers).encode()).hexdigest()[:16]
+    with (shared() / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (shared() / name).exists():
+            rendered = render_by_copier(template(), Path(tempfile.mkdtemp(dir=shared())) / "project", answers)
+            rendered.parent.rename(shared() / name)
+    return shared() / name / "project"
 
 
 @functools.cache

@@ -81,7 +81,6 @@ def build_app(
     challenge = challenge_of(settings, server.name)
     if authenticate is None and "none" not in settings.auth:
         authenticate = authentication_of(settings, challenge=challenge, store=store, client=client)
-
     manager = _session_manager(server, settings)
     names = Names.of(settings)
     way = _layers(server, settings, manager, names, challenge, store, authenticate or admit_everyone)

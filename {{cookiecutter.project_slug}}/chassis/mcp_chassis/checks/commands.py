@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -102,10 +101,8 @@ def schema_commands(package: Callable[[], str], command: str) -> typer.Typer:
         package: Returns what `python -m` starts.
         command: What the project's command is called.
     """
-    app = typer.Typer(
-        help="The contract of your tools: keep it, and see what a change means to those who call.",
-        no_args_is_help=True,
-    )
+    meaning = "The contract of your tools: keep it, and see what a change means to those who call."
+    app = typer.Typer(help=meaning, no_args_is_help=True)
     write_it = f"uv run {command} schema write"
 
     @app.command("write")
@@ -212,49 +209,47 @@ def add_probe(app: typer.Typer) -> None:
         For a fleet: probe --targets fleet.txt --stream --every 60 --listen 127.0.0.1:9115.
         """
         try:
-            if (url is None) == (targets is None):
-                raise probe.Misused("give a URL, or --targets with a file of them")
-            if targets is not None and (token_file or expect_schema or expect_version):
-                raise probe.Misused("with --targets, token-file= and expect-schema= stand in the file; no release is")
-            one = [] if url is None else [probe.wanted(url, token_file, expect_schema, version=expect_version or "")]
-            items = probe.targets_of(targets) if targets else one
+            items = _items(url, targets, token_file, expect_schema, expect_version)
             looks = Looks()
             if listen is not None:
                 looks.serve(listen)
-            checks, patience = (
-                probe.checks_of(stream=stream, release=bool(expect_version)),
-                probe.Patience(wait, timeout, days),
-            )
+            checks = probe.checks_of(stream=stream, release=expect_version is not None)
+            patience = probe.Patience(wait, timeout, days)
 
             def done(found: probe.Look) -> None:
                 looks.take(found)
                 probe.report(found, sys.stdout, as_json=as_json)
 
-            def once() -> int:
-                code = anyio.run(probe.look_at_all, items, checks, patience, done)
+            async def once() -> int:
+                code = await _while_read(probe.look_at_all(items, checks, patience, done))
                 if textfile is not None:
                     looks.write(textfile)
                 return code
 
-            raise typer.Exit(_again(once, every) if every else once())
+            raise typer.Exit(anyio.run(probe.again, once, every) if every else anyio.run(once))
         except (ValueError, OSError) as error:
             _leave(str(error), _USAGE)
 
 
-def _again(once: Callable[[], int], every: float) -> int:
-    """Look every so many seconds until a signal comes, which is the way to end this and no failure."""
-    end_on_signals()
+def _items(
+    url: str | None, targets: Path | None, token_file: Path | None, schema: Path | None, version: str | None
+) -> list[probe.Wanted]:
+    if targets is None and url is not None:
+        return [probe.wanted(url, token_file, schema, version=version)]
+    if targets is None or url is not None:
+        raise probe.Misused("give a URL, or --targets with a file of them")
+    if token_file or schema or version:
+        raise probe.Misused("with --targets, token-file= and expect-schema= stand in the file; no release is")
+    return probe.targets_of(targets)
+
+
+async def _while_read(looking: Awaitable[int]) -> int:
+    """Return what it returns, or end quietly if whoever read the report has left."""
     try:
-        while True:
-            begun = time.monotonic()
-            once()
-            time.sleep(max(0.0, every - (time.monotonic() - begun)))
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        return 0
-    except BrokenPipeError:  # whoever read the report has left
+        return await looking
+    except* BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    raise typer.Exit
 
 
 def add_publish(app: typer.Typer) -> None:

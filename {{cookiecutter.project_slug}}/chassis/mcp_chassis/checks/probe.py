@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import signal
 import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -113,7 +115,11 @@ class Look:
 
 
 def wanted(
-    url: str, token_file: Path | None = None, schema_file: Path | None = None, name: str = "", version: str = ""
+    url: str,
+    token_file: Path | None = None,
+    schema_file: Path | None = None,
+    name: str = "",
+    version: str | None = None,
 ) -> Wanted:
     """Return what a command line or a line of a targets file names.
 
@@ -128,7 +134,7 @@ def wanted(
     if not good:
         shown = "what was given" if "@" in url else url  # before an @ stands a password
         raise Misused(f"{shown} is no address of a server; write https://notes.example.com/mcp")
-    item = Wanted(name or parts.netloc, url, token_file, schema_file, version or None)
+    item = Wanted(name or parts.netloc, url, token_file, schema_file, version)
     item.target(0, 0)
     return item
 
@@ -226,6 +232,19 @@ async def look_at_all(
         for item in items:
             group.start_soon(one, item)
     return next((codes[item.name] for item in items if codes[item.name]), 0)
+
+
+async def again(once: Callable[[], Awaitable[int]], every: float) -> int:
+    """Look every so many seconds until a signal comes, which is the way to end this and no failure."""
+    with anyio.CancelScope() as scope:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, scope.cancel)
+        while True:
+            begun = time.monotonic()
+            await once()
+            await anyio.sleep(max(0.0, every - (time.monotonic() - begun)))
+    print("stopped", file=sys.stderr)
+    return 0
 
 
 def report(found: Look, stream: TextIO, *, as_json: bool) -> None:
