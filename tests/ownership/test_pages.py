@@ -15,13 +15,18 @@ from tests.render.support import by_copier, files, is_yours
 PAGE = page("ownership.md")
 
 
+def masked(text: str) -> str:
+    """Return a report without the numbers of files, which change with every version."""
+    return re.sub(r"\d+ (template|yours|files)", r"N \1", text)
+
+
 def test_M4_page_shows_what_the_commands_print(project: Path, shell: Callable[[str, Path], str]) -> None:
     shown = re.findall(r"```console\n(.*?)```", PAGE, re.DOTALL)
 
     for text in shown:
         commands = "\n".join(line[2:] for line in text.splitlines() if line.startswith("$ "))
         output = "".join(f"{line}\n" for line in text.splitlines() if not line.startswith("$ "))
-        assert shell(f"{commands} || [ $? = 1 ]", project) == output
+        assert masked(shell(f"{commands} || [ $? = 1 ]", project)) == masked(output)
     assert len(shown) == 2
 
 
