@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -19,6 +20,9 @@ from jinja2 import Environment, meta
 ROOT = Path(__file__).resolve().parent.parent
 BRIDGE = "cookiecutter"
 """The hidden question that gives copier the names that cookiecutter has."""
+
+FOR_UPDATES = re.compile("_copier_operation|detached")
+"""In the patterns that leave nothing out when a project is made."""
 
 SHARED_JINJA_OPTIONS = ("trim_blocks", "lstrip_blocks")
 
@@ -51,16 +55,16 @@ def default(question: dict[str, Any], names: Iterable[str]) -> str | list[str] |
 def derive(config: dict[str, Any]) -> dict[str, Any]:
     """Return the content of `cookiecutter.json` for the content of `copier.yml`."""
     questions = {name: question for name, question in config.items() if not name.startswith("_")}
-    asked = {name: question for name, question in questions.items() if question.get("when") is not False}
+    asked = {name: question for name, question in questions.items() if "when" not in question}
     document: dict[str, Any] = {name: default(question, asked) for name, question in asked.items()}
     for name, question in questions.items():
-        if name not in asked and name != BRIDGE:
+        if question.get("when") is False and name != BRIDGE:
             document[f"__{name}"] = qualified(question["default"], asked)
     document["__prompts__"] = {name: prompt(question) for name, question in asked.items()}
     # One underscore keeps cookiecutter from rendering these; the hooks do that.
     rules = {name: question.get("validator") for name, question in asked.items()}
     document["_rules"] = {name: rule for name, rule in rules.items() if rule}
-    document["_prune"] = [pattern for pattern in config["_exclude"] if "_copier_operation" not in pattern]
+    document["_prune"] = [pattern for pattern in config["_exclude"] if not FOR_UPDATES.search(pattern)]
     document["_message_after_copy"] = config["_message_after_copy"]
     document["_jinja2_env_vars"] = {option: config["_envops"][option] for option in SHARED_JINJA_OPTIONS}
     document["_new_lines"] = "\n"

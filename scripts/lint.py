@@ -111,6 +111,7 @@ def checks() -> Sequence[tuple[str, Callable[[], list[str]]]]:
         ("layout: ruff format", program("ruff", "format", "--check", "--quiet", ".")),
         ("types: mypy", program("mypy", "--no-error-summary")),
         ("cookiecutter.json", program(sys.executable, "scripts/derive_cookiecutter.py", "--check")),
+        ("chassis/owned.sha256", program(sys.executable, "scripts/derive_owned.py", "--check")),
         ("shell: shellcheck", program("shellcheck", "--external-sources", *shell_scripts())),
         ("locks and registry hosts", unwanted),
         ("sizes", too_long),

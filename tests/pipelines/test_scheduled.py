@@ -22,6 +22,7 @@ COMMANDS = [
     "uv run pytest chassis/gate",
     "uv run acme-notes schema check",
     "uv run acme-notes refresh --check",
+    "uv run acme-notes check ownership",
     "uv run acme-notes ops resources verify",
 ]
 

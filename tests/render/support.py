@@ -27,9 +27,7 @@ TEMPLATE = "{{cookiecutter.project_slug}}"
 ANSWERS_FILE = ".copier-answers.yml"
 CONFIG: dict[str, Any] = yaml.safe_load((ROOT / "copier.yml").read_text(encoding="utf-8"))
 QUESTIONS: dict[str, dict[str, Any]] = {
-    name: question
-    for name, question in CONFIG.items()
-    if not name.startswith("_") and question.get("when") is not False
+    name: question for name, question in CONFIG.items() if not name.startswith("_") and "when" not in question
 }
 
 Answers = tuple[tuple[str, str], ...]

@@ -17,6 +17,7 @@ from typing import Any, Final
 
 import yaml
 
+from scripts.derive_owned import MANIFEST, derive
 from tests.render.support import (
     AWKWARD,
     REGISTRIES,
@@ -100,6 +101,14 @@ def _commit(repository: Path, tag: str) -> None:
     succeed("git", "tag", tag, cwd=repository)
 
 
+def _list_again(repository: Path) -> None:
+    """Let the manifest list the files of this release, as its makers would have done."""
+    project = repository / TEMPLATE
+    names = sorted(path.relative_to(project).as_posix() for path in project.rglob("*") if path.is_file())
+    config = yaml.safe_load((repository / "copier.yml").read_text(encoding="utf-8"))
+    (project / MANIFEST).write_text(derive(names, config), encoding="utf-8")
+
+
 def _empty(repository: Path) -> None:
     for path in repository.iterdir():
         if path.name != ".git":
@@ -124,6 +133,7 @@ class Clone:
         """Add a release that changes the working tree's version, and return its tag."""
         succeed("git", "checkout", "--quiet", "--force", self.now, cwd=self.path)
         change(self.path)
+        _list_again(self.path)
         _commit(self.path, f"v{version}")
         return f"v{version}"
 
@@ -143,6 +153,7 @@ def make_clone() -> Clone:
     for number, change in enumerate(PAST, start=1):
         _empty(repository)
         change.apply(copy_template(repository))
+        _list_again(repository)
         _commit(repository, f"v0.0.{number}")
     for release in released():
         _empty(repository)
@@ -163,11 +174,7 @@ def clone() -> Clone:
 
 def questions(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Return the questions that a `copier.yml` asks."""
-    return {
-        name: question
-        for name, question in config.items()
-        if not name.startswith("_") and question.get("when") is not False
-    }
+    return {name: question for name, question in config.items() if not name.startswith("_") and "when" not in question}
 
 
 def known(answers: Answers, asked: Mapping[str, Any]) -> Answers:

@@ -15,6 +15,7 @@ import anyio
 import typer
 
 from mcp_chassis.checks.commands import add_probe, check_commands, schema_commands
+from mcp_chassis.checks.ownership import add_owned, add_ownership
 from mcp_chassis.environment import ConfigurationError, EnvironmentSettings, Variable
 from mcp_chassis.ops import add_limits, suspension_commands
 from mcp_chassis.ops.keys import key_commands, token_commands
@@ -152,7 +153,9 @@ def application(server: Server) -> typer.Typer:
         """
         _configured(lambda: _serve_stdio(server))
 
-    app.add_typer(check_commands(server), name="check")
+    checks = check_commands(server)
+    add_ownership(checks)
+    app.add_typer(checks, name="check")
     app.add_typer(schema_commands(lambda: str(server.package), server.name), name="schema")
     add_probe(app)
     app.add_typer(_operations(server), name="ops")
@@ -201,11 +204,14 @@ def _configured(run: Callable[[], None]) -> None:
 
 def _operations(server: Server) -> typer.Typer:
     """Return the `ops` group of `server`'s command line."""
-    app = typer.Typer(help="Operate the server: keys, tokens, limits, suspensions, resources.", no_args_is_help=True)
+    app = typer.Typer(
+        help="Operate the server: keys, tokens, limits, suspensions, resources, owned files.", no_args_is_help=True
+    )
     app.add_typer(key_commands(server), name="keys")
     app.add_typer(token_commands(server), name="tokens")
     app.add_typer(resource_commands(), name="resources")
     add_limits(app, server)
+    add_owned(app)
     # The module is there where the answer is postgres.
     if find_spec("mcp_chassis.ops.database") is not None:
         from mcp_chassis.ops.database import database_commands
