@@ -17,8 +17,9 @@ TOOL: Final = '''\
 
 from typing import Annotated
 
-from mcp_chassis import ToolFailure
 from pydantic import Field
+
+from mcp_chassis import ToolFailure
 
 from ..server import server
 from ..settings import Settings

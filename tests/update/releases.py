@@ -157,7 +157,7 @@ def make_clone() -> Clone:
 
 @functools.cache
 def clone() -> Clone:
-    """Return this worker's scratch clone; nobody may change its releases, everybody may add one."""
+    """Return this worker's scratch clone; nobody may change it."""
     return make_clone()
 
 
