@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from bench.figures import Batches, Effort, Figure, Goal, Measurement, Tell, figure
-from mcp_chassis.auth.authentication import revocation_name
+from mcp_chassis.auth import revocation_name
 from mcp_chassis.limiter import Limiter, rules_of
 from mcp_chassis.policy import PerDay, ToolPolicy
 from mcp_chassis.request import PROBE_SCOPE, Caller

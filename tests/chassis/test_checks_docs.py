@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from mcp_chassis.checks import Check
 from mcp_chassis.checks.manifests import manifests
-from mcp_chassis.checks.report import Check
 from mcp_chassis.checks.timeouts import timeouts
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "checks.md"

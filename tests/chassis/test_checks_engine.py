@@ -9,7 +9,7 @@ from collections.abc import Iterable
 import anyio
 import pytest
 
-from mcp_chassis.checks.report import Check, Finding, Nothing, Profile, Result, examine, failed, judged, write
+from mcp_chassis.checks import Check, Finding, Nothing, Profile, Result, examine, failed, judged, write
 from tests.chassis.client import JSON, Client, exchange
 from tests.chassis.serving import chassis
 from tests.chassis.tools import Story, chassis_server

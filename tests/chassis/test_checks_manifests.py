@@ -7,8 +7,8 @@ from io import StringIO
 import anyio
 import pytest
 
+from mcp_chassis.checks import Result, examine, failed
 from mcp_chassis.checks.manifests import given, manifests
-from mcp_chassis.checks.report import Result, examine, failed
 from tests.chassis.checks_streams import GOOD, MESH, MESH_SABOTEURS, SABOTEURS
 
 

@@ -7,10 +7,9 @@ from pathlib import Path
 import pytest
 
 from mcp_chassis import serve
-from mcp_chassis.checks import kustomize
+from mcp_chassis.checks import Finding, kustomize
 from mcp_chassis.checks.cluster import Limits
 from mcp_chassis.checks.kustomize import Builder
-from mcp_chassis.checks.report import Finding
 from mcp_chassis.checks.sources import Block, Directive, Unparsable, blocks, caddy, load, nginx, seconds
 from tests.chassis.serving import settings
 

@@ -13,6 +13,7 @@ from mcp_chassis import downstream
 from tests.chassis.client import ERAS, Era
 from tests.chassis.serving import talking
 from tests.chassis.upstream import Upstream, calling, client, upstream
+from tests.chassis.upstream import hurried as hurried
 
 pytestmark = pytest.mark.anyio
 
@@ -30,6 +31,7 @@ async def service() -> AsyncIterator[Upstream]:
 # --- what is tried again ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("hurried")
 @pytest.mark.parametrize(
     ("method", "status"),
     [("GET", 429), ("HEAD", 502), ("OPTIONS", 503), ("PUT", 504), ("DELETE", 503), ("GET", 0), ("PUT", 0)],
@@ -68,6 +70,7 @@ async def test_L7_answer_that_another_try_would_not_change_is_taken(status: int,
     assert (answer.status_code, len(service.seen)) == (status, 1)
 
 
+@pytest.mark.usefixtures("hurried")
 async def test_L7_after_three_tries_the_last_answer_is_given_whole(service: Upstream) -> None:
     service.statuses = [503, 502, 504]
 

@@ -16,6 +16,7 @@ from tests.chassis.client import ERAS, Era, exchange, raw
 from tests.chassis.conftest import Log
 from tests.chassis.serving import talking
 from tests.chassis.upstream import Upstream, calling, client, sample, upstream
+from tests.chassis.upstream import hurried as hurried
 
 pytestmark = pytest.mark.anyio
 
@@ -29,6 +30,7 @@ async def service() -> AsyncIterator[Upstream]:
         yield found
 
 
+@pytest.mark.usefixtures("hurried")
 @pytest.mark.parametrize("era", ERAS)
 async def test_O1_every_attempt_is_in_the_line_of_the_call(era: Era, service: Upstream, log: Log) -> None:
     service.statuses = [503]
@@ -71,6 +73,7 @@ async def test_O5_calls_and_failures_are_counted_under_the_declared_name(service
     assert sample("mcp_downstream_duration_seconds_count") - calls == 4
 
 
+@pytest.mark.usefixtures("hurried")
 @pytest.mark.parametrize("trouble", ["500", "cut", "hang", "refused", "nonsense"])
 async def test_O2_nothing_of_an_address_reaches_log_metrics_or_caller(
     trouble: str, service: Upstream, log: Log

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import httpx2
+import pytest
 from prometheus_client import REGISTRY
 from starlette.types import Message, Receive, Scope, Send
 
@@ -96,6 +97,16 @@ def client(service: Upstream, **given: Any) -> httpx2.AsyncClient:
     """Return a client of it whose breaker stays out of the way unless one is given."""
     options: dict[str, Any] = {"breaker": Breaker("crm", minimum=10_000), "timeout": 2, "trust_env": False} | given
     return downstream.client("crm", base_url=service.url, **options)
+
+
+@pytest.fixture
+def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the next try follow at once: how long it waits is a test of its own."""
+
+    async def at_once(seconds: float, *_: object) -> None:
+        await asyncio.sleep(0)
+
+    monkeypatch.setattr("stamina._core._smart_sleep", at_once)
 
 
 def sample(name: str) -> float:

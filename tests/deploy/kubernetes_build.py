@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 import shutil
 import subprocess
 import tempfile
@@ -15,12 +16,14 @@ import yaml
 from tests.render.support import ROOT, Answers, by_copier, scratch, succeed
 
 OVERLAY = "deploy/kubernetes/overlays/production"
+PAGE = (ROOT / "docs" / "kubernetes.md").read_text(encoding="utf-8")
 
 Object = dict[str, Any]
 Edit = Callable[[Path], None]
 """A change that a user makes to the copy of a project."""
 
 
+@functools.cache
 def tool(name: str) -> str:
     """Return the path of a program of a newer Debian, unpacked on its first use."""
     home = succeed(ROOT / "scripts" / "newer_debian.sh", "trixie", name, cwd=ROOT).splitlines()[-1]
@@ -70,14 +73,16 @@ def replaced(name: str, old: str, new: str) -> Edit:
 def with_ingress(project: Path) -> None:
     """Choose the Ingress, as the docs say."""
     replaced("kustomization.yaml", "# - ../../ingress", "- ../../ingress")(project)
-    path = project / OVERLAY / "patches.yaml"
-    _route, _, rest = path.read_text(encoding="utf-8").partition("---\n")
-    path.write_text(rest, encoding="utf-8")
+    path = project / OVERLAY / "kustomization.yaml"
+    before, _, rest = path.read_text(encoding="utf-8").partition("  # The gateway that clients arrive at")
+    path.write_text(before + rest[rest.index("  # Replicas.\n") :], encoding="utf-8")
 
 
 def with_external_secrets(project: Path) -> None:
     """Choose the secret store, as the docs say."""
-    replaced("kustomization.yaml", "# - external-secrets.yaml", "- external-secrets.yaml")(project)
+    (text,) = re.findall(r"```yaml\n([^`]*kind: ExternalSecret\n.*?)```", PAGE, flags=re.DOTALL)
+    (project / OVERLAY / "secrets.yaml").write_text(text, encoding="utf-8")
+    replaced("kustomization.yaml", "  - namespace.yaml\n", "  - namespace.yaml\n  - secrets.yaml\n")(project)
 
 
 def of_kind(objects: Iterable[Object], kind: str) -> list[Object]:

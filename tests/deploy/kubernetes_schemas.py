@@ -5,6 +5,7 @@ The schemas of custom resources come from npm as TypeScript: its types know ever
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Iterable
 from importlib import resources
@@ -24,6 +25,8 @@ _CUSTOM: Final = {
     "monitoring.coreos.com": ("@kubernetes-models/prometheus-operator", "6.0.0"),
     "external-secrets.io": ("@kubernetes-models/external-secrets", "2.0.0"),
 }
+_GOOD: Final[set[str]] = set()
+"""Custom resources that were found good; combinations of answers share most, and nobody need ask twice."""
 _OPTIONS: Final = ("--noEmit", "--strict", "--skipLibCheck", "--module", "nodenext", "--target", "esnext")
 
 
@@ -41,17 +44,21 @@ def is_custom(one: Object) -> bool:
 
 def refused_by_the_server(objects: Iterable[Object]) -> list[str]:
     """Return what the API servers would refuse; a kind that they do not know is refused, too."""
-    found = []
-    for one in (one for one in objects if not is_custom(one)):
-        for version in versions():
-            try:
-                kubernetes_validate.validate(one, version, strict=True)
-            except (
-                kubernetes_validate.InvalidSchemaError,
-                kubernetes_validate.SchemaNotFoundError,
-                kubernetes_validate.ValidationError,
-            ) as error:
-                found.append(f"{version}: {one['kind']}/{one['metadata']['name']}: {type(error).__name__} {error}")
+    return [said for one in objects if not is_custom(one) for said in _refused(json.dumps(one))]
+
+
+@functools.cache
+def _refused(text: str) -> list[str]:
+    one, found = json.loads(text), []
+    for version in versions():
+        try:
+            kubernetes_validate.validate(one, version, strict=True)
+        except (
+            kubernetes_validate.InvalidSchemaError,
+            kubernetes_validate.SchemaNotFoundError,
+            kubernetes_validate.ValidationError,
+        ) as error:
+            found.append(f"{version}: {one['kind']}/{one['metadata']['name']}: {type(error).__name__} {error}")
     return found
 
 
@@ -62,7 +69,9 @@ def refused_by_operators(objects: Iterable[Object], folder: Path) -> str:
         objects: All objects of a stream; the API server's own are passed over.
         folder: Where the program that checks them is written.
     """
-    custom = [one for one in objects if is_custom(one)]
+    custom = [one for one in objects if is_custom(one) and json.dumps(one) not in _GOOD]
+    if not custom:
+        return ""
     lines = ["const refused: string[] = [];"]
     for number, one in enumerate(custom):
         group, _, version = one["apiVersion"].partition("/")
@@ -78,4 +87,6 @@ def refused_by_operators(objects: Iterable[Object], folder: Path) -> str:
     script.write_text("\n".join([*lines, "console.log(refused.join('\\n'));"]), encoding="utf-8")
     compiler = installed(*_TYPESCRIPT) / "lib" / "tsc.js"
     typed, run = node(compiler, *_OPTIONS, str(script), cwd=folder), node(script, cwd=folder)
-    return "\n".join((typed.stdout + run.stdout + run.stderr).split("\n")).strip()
+    said = (typed.stdout + run.stdout + run.stderr).strip()
+    _GOOD.update(json.dumps(one) for one in custom if not said)
+    return said

@@ -7,8 +7,8 @@ from io import StringIO
 import anyio
 import pytest
 
+from mcp_chassis.checks import Result, examine, failed, write
 from mcp_chassis.checks.manifests import given, manifests
-from mcp_chassis.checks.report import Result, examine, failed, write
 from tests.deploy.kubernetes_build import Edit, edited, production, replaced, with_external_secrets, with_ingress
 from tests.deploy.test_check_timeouts import documented, masked
 from tests.render.support import Answers, label, matrix
@@ -76,7 +76,7 @@ def test_D5_checks_page_shows_what_the_command_says() -> None:
 
 def test_D5_an_overlay_that_asks_for_more_than_it_allows_is_told() -> None:
     text = edited(
-        (), replaced("patches.yaml", "requests: {cpu: 500m, memory: 256Mi}", "requests: {cpu: 2, memory: 1Gi}")
+        (), replaced("kustomization.yaml", "requests: {cpu: 500m, memory: 256Mi}", "requests: {cpu: 2, memory: 1Gi}")
     )
 
     assert set(wrong(text)) == {"resources"}

@@ -12,11 +12,11 @@ from pathlib import Path
 import anyio
 import pytest
 
+from mcp_chassis.checks import Result, examine, failed
 from mcp_chassis.checks.manifests import given, manifests
-from mcp_chassis.checks.report import Result, examine, failed
 from mcp_chassis.checks.timeouts import Project, timeouts
 from tests.deploy.kubernetes_build import build
-from tests.deploy.timeouts_saboteurs import DEPLOYMENT, OVERLAY, PATCH, SABOTEURS, append, exchange
+from tests.deploy.timeouts_saboteurs import DEPLOYMENT, OVERLAY, SABOTEURS, append, exchange, patch
 from tests.live.project import Project as Installed
 from tests.live.project import environment
 from tests.render.support import ROOT, Answers, by_copier, matrix, run
@@ -128,9 +128,9 @@ def raised_in_an_overlay_s_patch() -> None:
 
 def raised_pod(text: str) -> None:
     """Patch the pod, and the route above the longer call."""
-    append(PATCH, DEPLOYMENT % text)
+    patch(DEPLOYMENT % text)
     route = "kind: HTTPRoute\nmetadata: {name: acme-notes}\nspec: {rules: [{timeouts: {request: 630s}}]}\n"
-    append(PATCH, f"---\napiVersion: gateway.networking.k8s.io/v1\n{route}")
+    patch(f"---\napiVersion: gateway.networking.k8s.io/v1\n{route}")
 
 
 @pytest.mark.parametrize("raised", [raised_in_compose, raised_in_an_overlay_s_map, raised_in_an_overlay_s_patch])
@@ -154,7 +154,7 @@ def test_T8_a_route_without_its_server_is_held_to_the_project_s_longest_call(pro
 
 def test_T8_an_overlay_that_takes_the_ingress_is_held_to_its_own_call(project: Path) -> None:
     exchange(f"{OVERLAY}/kustomization.yaml", "- MCP_AUTH=keys", "- MCP_TOOL_TIMEOUT=200")
-    append(PATCH, DEPLOYMENT % "terminationGracePeriodSeconds: 230")
+    patch(DEPLOYMENT % "terminationGracePeriodSeconds: 230")
     exchange(f"{OVERLAY}/kustomization.yaml", "  # - ../../ingress", "  - ../../ingress")
 
     assert {name for name, _ in wrong()} >= {"balancer_delay"}
@@ -162,7 +162,7 @@ def test_T8_an_overlay_that_takes_the_ingress_is_held_to_its_own_call(project: P
 
 def test_T8_an_overlay_that_raises_both_ends_is_right(project: Path) -> None:
     exchange(f"{OVERLAY}/kustomization.yaml", "- MCP_AUTH=keys", "- MCP_TOOL_TIMEOUT=200")
-    append(PATCH, DEPLOYMENT % "terminationGracePeriodSeconds: 230")
+    patch(DEPLOYMENT % "terminationGracePeriodSeconds: 230")
 
     assert wrong() == set()
 
@@ -196,6 +196,7 @@ def test_T8_command_proves_the_project_and_fails_with_the_reason(
     command += ["uv", "run", "--quiet", "acme-notes", "check"]
 
     good = run(*command, "timeouts", cwd=root)
+    (root / "deploy/nginx/conf.d").mkdir()
     (root / "deploy/nginx/conf.d/slow.public.conf").write_text("proxy_read_timeout 60s;\n", encoding="utf-8")
     bad, told = run(*command, "timeouts", "--json", cwd=root), run(*command, "timeouts", cwd=root)
     elsewhere = run(*command, "timeouts", cwd=root / "src")

@@ -171,6 +171,7 @@ def test_D1_base_image_of_these_tests_has_an_installer_to_lose(images: Images) -
 
 def test_C3_secrets_and_history_are_not_sent_to_the_build(images: Images, project: Project, tmp_path: Path) -> None:
     context = edited(project, tmp_path / "project", {})
+    (context / "resources.lock.json").write_text('{"format": 1, "resources": {}}\n', encoding="utf-8")
     for name in (".env", "keys.json", ".git/config", "deploy/secrets/tls.key", "src/acme_notes/__pycache__/x.pyc"):
         (context / name).parent.mkdir(parents=True, exist_ok=True)
         (context / name).write_text("secret", encoding="utf-8")

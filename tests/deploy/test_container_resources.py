@@ -24,20 +24,8 @@ READ = "print(open('/app/resources.lock.json').read())"
 COPIES = "/app/server/acme_notes/copies"
 
 
-def test_C2_lock_is_part_of_the_image(images: Images, image: str) -> None:
+def test_C2_lock_is_part_of_the_image_and_an_empty_one_where_nothing_is_pinned(images: Images, image: str) -> None:
     assert json.loads(inside(images, image, READ)) == {"format": 1, "resources": {}}
-
-
-def test_C2_project_that_is_older_than_the_lock_is_built_with_an_empty_one(
-    images: Images, project: Project, tmp_path: Path
-) -> None:
-    shutil.copytree(project.root, tmp_path / "project")
-    (tmp_path / "project" / LOCK).unlink()
-
-    built = images.build(tmp_path / "project", "localhost/unlocked")
-
-    assert built.returncode == 0, built.stdout
-    assert json.loads(inside(images, "localhost/unlocked", READ)) == {"format": 1, "resources": {}}
 
 
 def test_C1_container_with_copies_starts_without_a_network_and_one_without_does_not(

@@ -9,11 +9,12 @@ from typing import Final
 import pytest
 import yaml
 
-from tests.deploy.kubernetes_build import OVERLAY, Object, edited, of_kind, only, parse, replaced, with_ingress
+from tests.deploy.kubernetes_build import OVERLAY, PAGE, Object, edited, of_kind, only, parse, replaced, with_ingress
 from tests.deploy.kubernetes_schemas import refused_by_operators, refused_by_the_server
-from tests.render.support import ROOT, by_copier
+from tests.render.support import by_copier
 
-PAGE: Final = (ROOT / "docs" / "kubernetes.md").read_text(encoding="utf-8")
+pytestmark = pytest.mark.xdist_group("kubernetes")
+
 BLOCKS: Final = [text for text in re.findall(r"```yaml\n(.*?)```", PAGE, flags=re.DOTALL) if "kind: Kust" not in text]
 
 
@@ -23,12 +24,10 @@ def copied(text: str) -> list[Object]:
 
     def edit(project: Path) -> None:
         (project / OVERLAY / "mine.yaml").write_text(text, encoding="utf-8")
-        if kind == "NetworkPolicy":
+        if kind in ("NetworkPolicy", "ExternalSecret"):
             replaced("kustomization.yaml", "  - namespace.yaml\n", "  - namespace.yaml\n  - mine.yaml\n")(project)
         else:
-            replaced("kustomization.yaml", "  - path: patches.yaml\n", "  - path: patches.yaml\n  - path: mine.yaml\n")(
-                project
-            )
+            replaced("kustomization.yaml", "patches:\n", "patches:\n  - path: mine.yaml\n")(project)
 
     return parse(edited((), *([with_ingress] if kind == "Ingress" else []), edit))
 

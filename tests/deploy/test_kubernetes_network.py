@@ -9,6 +9,8 @@ import pytest
 from tests.deploy.kubernetes_build import Object, built, of_kind, only, parse, production, server_pod
 from tests.render.support import Answers, label, matrix
 
+pytestmark = pytest.mark.xdist_group("kubernetes")
+
 every_answer = pytest.mark.parametrize("answers", matrix(), ids=label)
 
 

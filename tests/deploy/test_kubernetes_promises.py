@@ -26,6 +26,8 @@ from tests.deploy.kubernetes_build import (
 )
 from tests.render.support import Answers, by_copier, is_yours, label, matrix
 
+pytestmark = pytest.mark.xdist_group("kubernetes")
+
 PRE_STOP: Final = 15
 EDGES: Final = ("nginx", "caddy")
 
@@ -104,7 +106,7 @@ def test_D5_edge_runs_the_files_of_the_project(edge: str) -> None:
     assert texts == {name: (deploy / name).read_text(encoding="utf-8") for name in texts}
     assert mounted == {f"/etc/{edge}/{name}": name for name in texts}
     # Whatever lies beside the configuration is read by it.
-    assert {path.name for path in deploy.iterdir()} == {*texts, "conf.d", "kustomization.yaml"}
+    assert {path.name for path in deploy.iterdir()} == {*texts, "kustomization.yaml"}
 
 
 @each_edge
@@ -114,6 +116,7 @@ def test_D5_drop_ins_reach_the_pod(edge: str, tmp_path: Path) -> None:
 
     def drop_in(project: Path) -> None:
         folder = project / "deploy" / edge / "conf.d"
+        folder.mkdir()
         (folder / "robots.public.conf").write_text("# mine\n", encoding="utf-8")
         (folder / "kustomization.yaml").write_text(listed, encoding="utf-8")
         path = project / OVERLAY / "kustomization.yaml"

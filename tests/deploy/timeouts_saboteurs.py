@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 OVERLAY = "deploy/kubernetes/overlays/production"
-PATCH = f"{OVERLAY}/patches.yaml"
+PATCH = f"{OVERLAY}/mine.yaml"
 DEPLOYMENT = (
     "\n---\napiVersion: apps/v1\nkind: Deployment\nmetadata: {name: acme-notes}\nspec: {template: {spec: {%s}}}\n"
 )
@@ -28,6 +28,13 @@ def exchange(name: str, old: str, new: str) -> str:
     assert old in before, f"{name} holds no {old!r}"
     path.write_text(before.replace(old, new), encoding="utf-8")
     return f"{name}:{before[: before.index(old)].count(chr(10)) + 1}"
+
+
+def patch(text: str) -> str:
+    """Add to the overlay's patches, and return the place of the last line."""
+    if not Path(PATCH).is_file():
+        exchange(f"{OVERLAY}/kustomization.yaml", "patches:\n", "patches:\n  - path: mine.yaml\n")
+    return append(PATCH, text)
 
 
 SABOTEURS: dict[str, tuple[str, Callable[[], str]]] = {
@@ -78,13 +85,13 @@ SABOTEURS: dict[str, tuple[str, Callable[[], str]]] = {
     ),
     "an overlay shortens the grace": (
         "grace_period",
-        lambda: append(PATCH, DEPLOYMENT % "terminationGracePeriodSeconds: 60"),
+        lambda: patch(DEPLOYMENT % "terminationGracePeriodSeconds: 60"),
     ),
     "an overlay shortens it by a JSON patch": (
         "grace_period",
         lambda: exchange(
             f"{OVERLAY}/kustomization.yaml",
-            "  - path: patches.yaml",
+            "  # Replicas.",
             "  - {target: {kind: Deployment}, patch: "
             """'[{"op":"replace", "value":60, "path":"/spec/template/spec/terminationGracePeriodSeconds"}]'}""",
         ),
@@ -100,8 +107,7 @@ SABOTEURS: dict[str, tuple[str, Callable[[], str]]] = {
     ),
     "an overlay's route is short": (
         "route_timeouts",
-        lambda: append(
-            PATCH,
+        lambda: patch(
             "\n---\napiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: acme-notes}\n"
             "spec:\n  rules:\n    - timeouts: {request: 30s}\n",
         ),
@@ -124,7 +130,7 @@ SABOTEURS: dict[str, tuple[str, Callable[[], str]]] = {
     ),
     "a patch is not there": (
         "readable",
-        lambda: exchange(f"{OVERLAY}/kustomization.yaml", "- path: patches.yaml", "- path: patch.yaml"),
+        lambda: exchange(f"{OVERLAY}/kustomization.yaml", "  # Replicas.", "  - path: patch.yaml"),
     ),
     "compose leaves no time for the last resort": (
         "compose_grace",

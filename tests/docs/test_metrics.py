@@ -8,8 +8,8 @@ from pathlib import Path
 
 from prometheus_client.metrics import MetricWrapperBase
 
-from mcp_chassis.checks.report import METRICS
-from mcp_chassis.telemetry import metrics
+from mcp_chassis import telemetry as metrics
+from mcp_chassis.checks import METRICS
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")

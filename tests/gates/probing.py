@@ -10,7 +10,7 @@ from typing import Any
 import typer
 from typer.testing import CliRunner
 
-from mcp_chassis.checks.watch import add_probe
+from mcp_chassis.checks.commands import add_probe
 
 STEP = ("--timeout", "5")
 

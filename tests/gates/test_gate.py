@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from mcp_chassis.checks import Result, examine
 from mcp_chassis.checks.protocol import GATE as CHECKS
-from mcp_chassis.checks.report import Result, examine
 from mcp_chassis.checks.target import Target
 from tests.gates.between import between
 from tests.gates.conftest import Running

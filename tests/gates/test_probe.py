@@ -23,8 +23,9 @@ from tests.gates.deployments import CODES, DEPLOYED
 from tests.gates.probing import STEP, invoke, probe
 from tests.gates.saboteurs import KEY, Saboteur, keys
 from tests.live.authority import make_certificate
-from tests.live.edges import Edge, free_port
+from tests.live.edges import Edge
 from tests.live.edges import running as edge_running
+from tests.support.ports import free_port
 
 pytestmark = [pytest.mark.anyio, pytest.mark.xdist_group("gates")]
 
@@ -70,6 +71,14 @@ def test_G3_each_saboteur_of_a_deployment_has_its_exit_code(saboteur: Saboteur, 
     assert said.code in {CODES.get(name) for name in saboteur.caught}
     assert all(said.results[name]["fix"] for name in said.bad)
     assert "secret" not in said.text
+
+
+@pytest.mark.parametrize(("version", "code", "bad"), [("0.1.0", 0, set()), ("0.2.0", 5, {"release"})])
+def test_G3_another_release_than_the_expected_is_told(version: str, code: int, bad: set[str], running: Running) -> None:
+    said = probe(running.url, "--token-file", running.files["probe"], "--expect-version", version)
+
+    assert (said.code, said.bad) == (code, bad), said.text
+    assert "acme-notes 0.1.0" in said.results["release"]["found"]
 
 
 def test_G3_dead_server_is_one_failure_with_one_remedy() -> None:

@@ -14,15 +14,15 @@ import httpx2
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from mcp_chassis.checks.report import METRICS
+from mcp_chassis.checks import METRICS
 from tests.gates.between import between
 from tests.gates.conftest import Running
 from tests.gates.deployments import vanished
 from tests.gates.probing import invoke
-from tests.live.edges import free_port
 from tests.live.project import DEADLINE, environment, folder
 from tests.live.prometheus import until, watching
 from tests.render.support import by_copier, succeed
+from tests.support.ports import free_port
 
 pytestmark = pytest.mark.xdist_group("gates")
 
@@ -127,6 +127,18 @@ def test_G5_prober_goes_on_until_a_signal_and_reads_its_files_anew(
 
     assert codes == [0, 4]
     assert (process.returncode, said) == (0, "stopped\n")
+
+
+def test_G5_prober_ends_quietly_when_nobody_reads_its_report(running: Running) -> None:
+    with watch(running.url, "--token-file", str(running.files["probe"]), "--every", "0.1", "--json") as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.stdout.close()
+        process.wait(DEADLINE)
+        assert process.stderr is not None
+        said = process.stderr.read()
+
+    assert (process.returncode, said) == (0, "")
 
 
 def test_O6_real_prometheus_learns_from_the_prober_and_the_project_s_own_rules_fire(running: Running) -> None:

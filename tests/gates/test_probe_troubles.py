@@ -21,8 +21,8 @@ from starlette.responses import Response, StreamingResponse
 from tests.gates.between import Exchange, Meddle, between, error
 from tests.gates.conftest import Running
 from tests.gates.probing import invoke, probe
-from tests.live.edges import free_port
 from tests.live.project import ServerProcess, environment
+from tests.support.ports import free_port
 
 pytestmark = [pytest.mark.anyio, pytest.mark.xdist_group("gates")]
 

@@ -13,14 +13,14 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from mcp_chassis.checks.watch import add_publish
+from mcp_chassis.checks.commands import add_publish
 from tests.gates.between import Meddle, between
 from tests.gates.conftest import Running
 from tests.gates.deployments import vanished
 from tests.gates.saboteurs import broken_calls
 from tests.live.authority import make_certificate
-from tests.live.edges import free_port
 from tests.render.support import by_copier
+from tests.support.ports import free_port
 
 pytestmark = pytest.mark.xdist_group("gates")
 PUBLIC = "93.184.215.14"

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from starlette.responses import Response
 
-from mcp_chassis.checks.report import Unseen
+from mcp_chassis.checks import Unseen
 from mcp_chassis.checks.target import Target
 from mcp_chassis.checks.wire import ERAS, STATELESS
 from mcp_chassis.schema import digest_of, text_of

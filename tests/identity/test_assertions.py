@@ -17,7 +17,7 @@ import pytest
 from mcp_chassis.auth import keys
 from mcp_chassis.auth.assertions import Assertions
 from mcp_chassis.auth.keys import FileKeyring
-from mcp_chassis.http.refusal import Refused
+from mcp_chassis.http import Refused
 from mcp_chassis.request import Caller, Request
 from mcp_chassis.state.store import MemoryStore
 from tests.identity.forgeries import FORGERIES, HEADER, HERE, NEW, OLD, OTHER, body_of, claims_of, sign

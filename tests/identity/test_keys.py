@@ -13,10 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcp_chassis.auth import keys
-from mcp_chassis.auth.authentication import Authentication
+from mcp_chassis.auth import Authentication, keys
 from mcp_chassis.auth.keys import FileKeyring, KeyRecord, StoreKeyring
-from mcp_chassis.http.refusal import Challenge, Refused
+from mcp_chassis.http import Challenge, Refused
 from mcp_chassis.state.store import MemoryStore
 from tests.identity.credentials import _flipped
 

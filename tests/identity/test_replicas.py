@@ -12,8 +12,7 @@ from typing import Any
 
 import pytest
 
-from mcp_chassis.auth import keys
-from mcp_chassis.auth.authentication import Revocations
+from mcp_chassis.auth import Revocations, keys
 from mcp_chassis.auth.keys import FileKeyring, StoreKeyring
 from mcp_chassis.state.redis import RedisStore
 from tests.identity.issuer import Issuer

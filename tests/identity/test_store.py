@@ -12,8 +12,7 @@ from hypothesis import HealthCheck, example, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from mcp_chassis.auth import keys
-from mcp_chassis.auth.authentication import Revocations
+from mcp_chassis.auth import Revocations, keys
 from mcp_chassis.auth.keys import StoreKeyring, UnreadableKeyring
 from mcp_chassis.state import open_store
 from mcp_chassis.state.redis import RedisStore

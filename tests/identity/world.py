@@ -11,8 +11,7 @@ from typing import Any
 
 import pytest
 
-from mcp_chassis.auth import keys
-from mcp_chassis.auth.authentication import Revocations
+from mcp_chassis.auth import Revocations, keys
 from mcp_chassis.auth.keys import FileKeyring, KeyRecord
 from mcp_chassis.settings import Settings
 from mcp_chassis.state.store import MemoryStore

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcp_chassis.http.refusal import Refused, place_for
+from mcp_chassis.http import Refused, place_for
 from mcp_chassis.places import Full, Place, Places
 from tests.limits.servers import caller
 

@@ -206,6 +206,7 @@ def running(
         config = folder / CONFIGS[name]
         if edits:
             edit(config, edits)
+        (config.parent / "conf.d").mkdir(exist_ok=True)
         for file_name, text in (drop_ins or {}).items():
             (config.parent / "conf.d" / file_name).write_text(text)
         if client_ca is not None:

@@ -35,6 +35,11 @@ esac
 "version --short") sed --quiet 's/^version = "\\(.*\\)"/\\1/p' pyproject.toml | head -n 1 ;;
 *" check manifests"*) cat >/dev/null ;;
 *" probe "*)
+  if [ -e "@state/server-command" ]; then
+    for word in "${@:4}"; do [ "$word" != 120 ] || word=$(answer patience); words+=("$word"); done
+    "$(answer server-command)" "${words[@]}"
+    exit
+  fi
   count=$(($(answer probes) + 1))
   echo "$count" >"@state/probes"
   [ "$count" -gt "$(answer passes-after | grep . || echo 0)" ] || { answer probe-says; exit 1; }
@@ -107,7 +112,7 @@ class StandIns:
         self.say("passes-after", str(times))
 
     def say(self, name: str, text: str) -> None:
-        """Set what a stand-in knows: `deployed`, `issue`, `probe-says`, `passes-after`."""
+        """Set what a stand-in knows, such as `deployed`, `probe-says` or `server-command`."""
         (self.state / name).write_text(f"{text}\n", encoding="utf-8")
 
     def calls(self, *programs: str) -> list[str]:

@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from tests.deploy.kubernetes_build import OVERLAY, Object, build, edited, of_kind, only, parse, pods, replaced
 from tests.deploy.kubernetes_schemas import refused_by_the_server
 from tests.pipelines.stand_ins import DIGEST
-from tests.render.support import AWKWARD, Answers, by_copier
+from tests.render.support import AWKWARD, ROOT, Answers, by_copier
 
 GITOPS: Answers = (("delivery", "gitops"), ("database", "postgres"))
 
 
-def with_probe(project: Path) -> None:
-    """Turn the probe of each minute on, as the comment in the overlay says."""
-    replaced("kustomization.yaml", "  # - ../../monitoring ", "  - ../../monitoring ")(project)
-
-
 @pytest.mark.parametrize("answers", [(), GITOPS, (*GITOPS, *AWKWARD)], ids=["push", "gitops", "awkward"])
 def test_D6_probe_and_gate_are_valid_and_as_restricted_as_the_server(answers: Answers) -> None:
-    objects = parse(edited(answers, with_probe))
+    objects = parse(build(by_copier(answers) / OVERLAY))
 
     assert refused_by_the_server(objects) == []
     for name, pod in pods(objects):
@@ -32,7 +25,7 @@ def test_D6_probe_and_gate_are_valid_and_as_restricted_as_the_server(answers: An
 
 
 def test_G5_probe_looks_each_minute_through_the_public_address_and_is_over_before_the_next() -> None:
-    job = only(parse(edited((), with_probe)), "CronJob")["spec"]
+    job = only(parse(build(by_copier() / OVERLAY)), "CronJob")["spec"]
 
     assert (job["schedule"], job["concurrencyPolicy"]) == ("* * * * *", "Forbid")
     assert job["jobTemplate"]["spec"]["activeDeadlineSeconds"] < 60
@@ -41,8 +34,13 @@ def test_G5_probe_looks_each_minute_through_the_public_address_and_is_over_befor
     assert "--stream" in container["args"]
 
 
-def test_G5_probe_is_off_until_its_secret_is_there() -> None:
-    assert of_kind(parse(build(by_copier() / OVERLAY)), "CronJob") == []
+def test_G5_probe_s_credential_is_a_secret_that_the_page_names() -> None:
+    (one,) = of_kind(parse(build(by_copier() / OVERLAY)), "CronJob")
+
+    volumes = one["spec"]["jobTemplate"]["spec"]["template"]["spec"]["volumes"]
+    (secret,) = [volume["secret"]["secretName"] for volume in volumes if "secret" in volume]
+    page = (ROOT / "docs" / "kubernetes.md").read_text(encoding="utf-8")
+    assert f"the Secret `{secret}` with the key `token`" in page
 
 
 def test_G3_argo_migrates_then_rolls_out_then_asks_for_two_minutes() -> None:
@@ -57,14 +55,14 @@ def test_G3_argo_migrates_then_rolls_out_then_asks_for_two_minutes() -> None:
     assert told(migration, "hook-delete-policy") == told(gate, "hook-delete-policy") == "BeforeHookCreation"
     assert int(told(migration, "sync-wave")) < int(told(only(objects, "Deployment"), "sync-wave"))
     (container,) = gate["spec"]["template"]["spec"]["containers"]
-    assert "--wait 120 --stream" in " ".join(container["args"])
+    assert "--wait 120 --days 0 --stream" in " ".join(container["args"])
     assert 120 < gate["spec"]["activeDeadlineSeconds"] <= 180
 
 
 def test_C3_every_container_of_ours_has_the_image_that_the_pipeline_wrote() -> None:
     image = replaced("image/kustomization.yaml", "newTag: 0.1.0", f"digest: {DIGEST}")
 
-    objects = parse(edited(GITOPS, with_probe, image))
+    objects = parse(edited(GITOPS, image))
 
     ours = [container["image"] for _, pod in pods(objects) for container in pod["containers"]]
     assert len(ours) == 4

@@ -79,7 +79,7 @@ def test_G3_probe_has_two_minutes_and_expects_schema_and_stream(repository: Make
     here.github("deploy")
 
     (call,) = [call for call in here.programs.calls("uv") if " probe " in call]
-    assert call.endswith("--wait 120 --expect-schema schema/tools.sha256 --stream")
+    assert call.endswith("--wait 120 --expect-schema schema/tools.sha256 --stream --days 0")
 
 
 @pytest.mark.parametrize("fault", FAULTS)

@@ -1,11 +1,13 @@
-"""Renders of the working tree by both engines, each set of answers once per worker.
+"""Renders of the working tree by both engines, each set of answers once: copier's for all processes of a run.
 
 The tests render a plain copy of what is committed or could be, so they see uncommitted work and need no tags.
 """
 
 from __future__ import annotations
 
+import fcntl
 import functools
+import hashlib
 import itertools
 import os
 import shutil
@@ -99,6 +101,17 @@ def scratch() -> Path:
     return Path(tempfile.mkdtemp(prefix="mcp-chassis-render-")).resolve()
 
 
+@functools.cache
+def shared() -> Path:
+    """Return the folder of this run, in which its processes find what one of them has made."""
+    run = os.environ.get("PYTEST_XDIST_TESTRUNUID")
+    if run is None:
+        return scratch()
+    folder = Path(tempfile.gettempdir(), f"mcp-chassis-run-{run}").resolve()
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return folder
+
+
 def environment() -> dict[str, str]:
     """Return variables that keep the settings of person and machine from git, copier and cookiecutter."""
     home = Path(tempfile.mkdtemp(dir=scratch()))
@@ -180,7 +193,13 @@ def render_by_cookiecutter(source: Path, parent: Path, answers: Answers) -> Path
 @functools.cache
 def by_copier(answers: Answers = ()) -> Path:
     """Return copier's render of these answers; nobody may change it."""
-    return render_by_copier(template(), Path(tempfile.mkdtemp(dir=scratch())) / "project", answers)
+    name = hashlib.sha256(repr(answers).encode()).hexdigest()[:16]
+    with (shared() / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (shared() / name).exists():
+            rendered = render_by_copier(template(), Path(tempfile.mkdtemp(dir=shared())) / "project", answers)
+            rendered.parent.rename(shared() / name)
+    return shared() / name / "project"
 
 
 @functools.cache

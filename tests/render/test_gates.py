@@ -6,7 +6,8 @@ import functools
 import os
 import shutil
 import sys
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import Final
 
 import pytest
 
@@ -29,12 +30,26 @@ def test_M7_linter_finds_nothing(answers: Answers) -> None:
     tool(by_copier(answers), "ruff", "check", "--no-cache", ".")
 
 
+Code = frozenset[tuple[str, bytes]]
+RIGHT: Final[set[Code]] = set()
+"""Code whose types were found right; most answers leave it as it is, and nothing else decides."""
+
+
+def code(answers: Answers) -> Code:
+    """Return everything in a render that mypy reads: Python, and the configurations that it looks for."""
+    kinds = (".py", ".pyi", ".typed", ".toml", ".ini", ".cfg")
+    return frozenset(one for one in files(by_copier(answers)).items() if PurePosixPath(one[0]).suffix in kinds)
+
+
 @pytest.mark.parametrize("answers", matrix(), ids=label)
 def test_M6_types_are_strict_and_right(answers: Answers, monkeypatch: pytest.MonkeyPatch) -> None:
     project = by_copier(answers)
     monkeypatch.setenv("MYPYPATH", os.pathsep.join(str(project / part) for part in ("src", "chassis")))
 
-    tool(project, "mypy", f"--cache-dir={scratch() / 'mypy'}")
+    if code(answers) not in RIGHT:
+        tool(project, "mypy", f"--cache-dir={scratch() / 'mypy'}")
+
+    RIGHT.add(code(answers))
 
 
 def test_M6_a_wrong_type_is_found(tmp_path: Path) -> None:

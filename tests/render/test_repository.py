@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import subprocess
 import time
 from pathlib import Path
@@ -10,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from scripts import lint
+from tests.conftest import LONGEST
 from tests.render.support import ROOT, succeed
 
 
@@ -92,3 +95,33 @@ def test_M1_old_python_is_refused_with_a_way_out(tmp_path: Path) -> None:
     assert "is 3.9" in done.stderr
     assert "3.11 or newer is needed" in done.stderr
     assert "PYTHON=python3.13 make test" in done.stderr
+
+
+def test_C3_tests_of_a_group_run_in_one_process_and_the_longest_begin(tmp_path: Path) -> None:
+    shutil.copy(ROOT / "tests" / "conftest.py", tmp_path)
+    marked = "import pytest\npytestmark = pytest.mark.xdist_group('{}')\n"
+    tests = "@pytest.mark.parametrize('number', range(5))\ndef test_it(number): pass\n"
+    for name, head in {
+        "test_alone.py": "import pytest\n",
+        "test_one.py": marked.format("short"),
+        "test_other.py": marked.format("short"),
+        "test_third.py": marked.format(LONGEST[1]),
+        "test_last.py": marked.format(LONGEST[0]),
+    }.items():
+        (tmp_path / name).write_text(head + tests, encoding="utf-8")
+
+    said = succeed("pytest", "-n", "2", "--dist", "loadgroup", "--verbose", "-p", "no:cacheprovider", ".", cwd=tmp_path)
+
+    ran = re.findall(r"^\[(gw\d)\].* PASSED (test_\w+)\.py", said, flags=re.MULTILINE)
+    places = {name: {place for place, one in ran if one == name} for _, name in ran}
+    assert len(ran) == 25
+    assert {name: len(found) for name, found in places.items()} == dict.fromkeys(places, 1), said
+    assert places["test_one"] == places["test_other"]
+    assert {name for _, name in ran[:2]} <= {"test_last", "test_third"}
+
+
+def test_C3_what_is_dealt_first_is_there() -> None:
+    texts = {path.relative_to(ROOT).as_posix(): path.read_text("utf-8") for path in (ROOT / "tests").rglob("test_*.py")}
+    groups = {name for text in texts.values() for name in re.findall(r'xdist_group\("([\w-]+)"\)', text)}
+
+    assert set(LONGEST) <= groups | set(texts)

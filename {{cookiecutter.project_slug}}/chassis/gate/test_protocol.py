@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from mcp_chassis.checks import examine, write
 from mcp_chassis.checks.protocol import GATE
-from mcp_chassis.checks.report import examine, write
 from mcp_chassis.checks.target import NotStarted, Target, started
 
 pytestmark = pytest.mark.anyio

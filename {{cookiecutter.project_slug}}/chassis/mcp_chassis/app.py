@@ -15,9 +15,10 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp
 
+from mcp_chassis.auth import authentication_of, challenge_of, issuer_client, resource_url
 from mcp_chassis.auth.assertions import Assertions
-from mcp_chassis.auth.authentication import authentication_of, challenge_of, issuer_client, resource_url
 from mcp_chassis.health import Check, Health
+from mcp_chassis.http import Authorization, Challenge, metadata_route
 from mcp_chassis.http.admission import Admission
 from mcp_chassis.http.boundary import LOOPBACK_ORIGIN, Boundary, Names
 from mcp_chassis.http.draining import Drain, Draining
@@ -26,14 +27,13 @@ from mcp_chassis.http.forwarding import Forwarding
 from mcp_chassis.http.identity import Authenticate, Identity, admit_everyone
 from mcp_chassis.http.negotiation import Negotiation
 from mcp_chassis.http.ownership import Ownership
-from mcp_chassis.http.refusal import Authorization, Challenge, metadata_route
 from mcp_chassis.places import Places
 from mcp_chassis.server import Server
 from mcp_chassis.settings import Settings
 from mcp_chassis.state import open_store
 from mcp_chassis.state.store import Store
+from mcp_chassis.telemetry import BUILD, LONGEST_CALL, metrics_route
 from mcp_chassis.telemetry.logging import log
-from mcp_chassis.telemetry.metrics import BUILD, LONGEST_CALL, metrics_route
 
 if TYPE_CHECKING:
     from fastapi.telemetry import TelemetryConfig  # not in all versions that run
@@ -81,7 +81,6 @@ def build_app(
     challenge = challenge_of(settings, server.name)
     if authenticate is None and "none" not in settings.auth:
         authenticate = authentication_of(settings, challenge=challenge, store=store, client=client)
-
     manager = _session_manager(server, settings)
     names = Names.of(settings)
     way = _layers(server, settings, manager, names, challenge, store, authenticate or admit_everyone)

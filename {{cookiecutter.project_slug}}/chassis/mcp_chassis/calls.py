@@ -26,8 +26,8 @@ from pydantic import AnyUrl, ValidationError
 from mcp_chassis import request as requests
 from mcp_chassis.errors import NotNow, failure, is_cancellation, own_error, printable, retry_meta, violations, writable
 from mcp_chassis.request import Status
+from mcp_chassis.telemetry import span
 from mcp_chassis.telemetry.logging import log
-from mcp_chassis.telemetry.tracing import span
 
 _Result = TypeVar("_Result")
 

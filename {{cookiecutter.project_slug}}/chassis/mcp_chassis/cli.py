@@ -14,11 +14,10 @@ from typing import Annotated, Final
 import anyio
 import typer
 
-from mcp_chassis.checks import check_commands
-from mcp_chassis.checks.watch import add_probe, add_publish, schema_commands
+from mcp_chassis.checks.commands import add_probe, check_commands, schema_commands
 from mcp_chassis.environment import ConfigurationError, EnvironmentSettings, Variable
+from mcp_chassis.ops import add_limits, suspension_commands
 from mcp_chassis.ops.keys import key_commands, token_commands
-from mcp_chassis.ops.limits import add_limits, suspension_commands
 from mcp_chassis.ops.resources import resource_commands
 from mcp_chassis.serve import serve, serve_reloading
 from mcp_chassis.server import Server
@@ -153,9 +152,7 @@ def application(server: Server) -> typer.Typer:
         """
         _configured(lambda: _serve_stdio(server))
 
-    checks = check_commands(server)
-    add_publish(checks)
-    app.add_typer(checks, name="check")
+    app.add_typer(check_commands(server), name="check")
     app.add_typer(schema_commands(lambda: str(server.package), server.name), name="schema")
     add_probe(app)
     app.add_typer(_operations(server), name="ops")

@@ -30,12 +30,10 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool
 from mcp_chassis import request as requests
 from mcp_chassis.downstream import record
 from mcp_chassis.environment import load
-from mcp_chassis.errors import NotNow, ToolFailure
+from mcp_chassis.errors import NotNow, ToolFailure, declared_type
 from mcp_chassis.migrations import FOLDER, configuration, upgrade
 from mcp_chassis.settings import Settings
-from mcp_chassis.telemetry.logging import declared_type
-from mcp_chassis.telemetry.metrics import POOL_ACQUIRE, POOL_EXHAUSTED, POOL_IN_USE, POOL_PENDING
-from mcp_chassis.telemetry.tracing import past_span, span
+from mcp_chassis.telemetry import POOL_ACQUIRE, POOL_EXHAUSTED, POOL_IN_USE, POOL_PENDING, past_span, span
 
 _CONNECT_SECONDS: Final = 3.0
 """What a new connection may take, and the proof that an old one still answers."""

@@ -24,11 +24,10 @@ import stamina
 from stamina.instrumentation import set_on_retry_hooks
 
 from mcp_chassis import request as requests
-from mcp_chassis.errors import NotNow
+from mcp_chassis.errors import NotNow, declared_type
 from mcp_chassis.request import DownstreamCall
-from mcp_chassis.telemetry.logging import declared_type, log
-from mcp_chassis.telemetry.metrics import BREAKER_STATE, DOWNSTREAM_DURATION, DOWNSTREAM_ERRORS
-from mcp_chassis.telemetry.tracing import span, trace_headers
+from mcp_chassis.telemetry import BREAKER_STATE, DOWNSTREAM_DURATION, DOWNSTREAM_ERRORS, span, trace_headers
+from mcp_chassis.telemetry.logging import log
 
 State = Literal["closed", "half_open", "open"]
 _NUMBERS: Final[dict[State, int]] = {"closed": 0, "half_open": 1, "open": 2}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import sys
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar, get_args, get_origin
 
@@ -244,3 +245,16 @@ def _rule(kind: str, message: str) -> str:
         _, _, rule = message.partition(" should ")
         return f"must {rule}" if rule else message
     return "is not valid"
+
+
+def declared_type(error: BaseException | type) -> type:
+    """Return the exception's type, or the nearest base that a module holds: the name of another may be an argument."""
+    mro = (error if isinstance(error, type) else type(error)).__mro__
+    return next(kind for kind in mro if _in_its_module(kind))
+
+
+def _in_its_module(kind: type) -> bool:
+    found: object = sys.modules.get(kind.__module__)
+    for name in kind.__qualname__.split("."):
+        found = getattr(found, name, None)
+    return found is kind

@@ -13,8 +13,8 @@ from fastapi import APIRouter
 from starlette.responses import JSONResponse
 
 from mcp_chassis import downstream
-from mcp_chassis.telemetry.logging import declared_type
-from mcp_chassis.telemetry.metrics import CHECK_STATUS, DRAINING
+from mcp_chassis.errors import declared_type
+from mcp_chassis.telemetry import CHECK_STATUS, DRAINING
 
 Status = Literal["healthy", "degraded", "unhealthy"]
 _NUMBERS: Final[dict[Status, int]] = {"healthy": 0, "degraded": 1, "unhealthy": 2}

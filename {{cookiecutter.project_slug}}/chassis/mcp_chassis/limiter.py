@@ -27,8 +27,8 @@ from mcp_chassis.state.store import (
     Store,
     StoreDown,
 )
+from mcp_chassis.telemetry import REFUSALS, SUSPENSIONS
 from mcp_chassis.telemetry.logging import log
-from mcp_chassis.telemetry.metrics import REFUSALS, SUSPENSIONS
 
 if TYPE_CHECKING:
     from mcp_chassis.policy import ToolPolicy

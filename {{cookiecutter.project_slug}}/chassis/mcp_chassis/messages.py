@@ -32,9 +32,8 @@ from pydantic_core import to_json
 from mcp_chassis import request as requests
 from mcp_chassis.errors import is_cancellation, printable, violations
 from mcp_chassis.request import Message, Request
+from mcp_chassis.telemetry import count_call, span
 from mcp_chassis.telemetry.logging import Fields, log
-from mcp_chassis.telemetry.metrics import count_call
-from mcp_chassis.telemetry.tracing import span
 
 _TOOL_CALL: Final = "tools/call"
 _INTRODUCTIONS: Final = frozenset({"initialize", "server/discover"})

@@ -15,7 +15,7 @@ from mcp_chassis.calls import Result, refused
 from mcp_chassis.errors import retry_meta, wait_words
 from mcp_chassis.limiter import Limiter, Rules
 from mcp_chassis.state.store import SECOND, Decision
-from mcp_chassis.telemetry.metrics import REFUSALS
+from mcp_chassis.telemetry import REFUSALS
 
 _RETRY_AFTER: Final = 1.0
 

@@ -18,8 +18,8 @@ import anyio
 from mcp_chassis.environment import ConfigurationError, Problem
 from mcp_chassis.fetching import Fetched, Fetcher, FetchFailed, shown
 from mcp_chassis.pins import LOCK, Pin, digest, replace
+from mcp_chassis.telemetry import RESOURCE_CURRENT, RESOURCE_FAILURES
 from mcp_chassis.telemetry.logging import log, type_name
-from mcp_chassis.telemetry.metrics import RESOURCE_CURRENT, RESOURCE_FAILURES
 
 _AT_ONCE: Final = 4
 

@@ -28,9 +28,9 @@ from mcp_chassis.http.draining import Drain
 from mcp_chassis.server import Server
 from mcp_chassis.settings import Settings
 from mcp_chassis.start import pinned, start
+from mcp_chassis.telemetry import start_tracing
 from mcp_chassis.telemetry.gate import catch_prints
 from mcp_chassis.telemetry.logging import log
-from mcp_chassis.telemetry.tracing import start_tracing
 
 _GRACE: Final = 1
 """Seconds that connections get to end after the drain: what is left then is idle, or a client that does not read."""

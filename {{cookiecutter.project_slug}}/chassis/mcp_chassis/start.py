@@ -22,9 +22,9 @@ from mcp_chassis.resources import Copies, Resources, use
 from mcp_chassis.server import Server
 from mcp_chassis.settings import Settings
 from mcp_chassis.state import open_store
+from mcp_chassis.telemetry import start_tracing
 from mcp_chassis.telemetry.gate import catch_prints, configure, log_crashes, own_stream
 from mcp_chassis.telemetry.logging import log
-from mcp_chassis.telemetry.tracing import start_tracing
 
 _LONGEST_ID: Final = 128
 

@@ -1,1 +1,223 @@
-"""Who may call, and how it is known."""
+"""Every request proves who sends it, by a key, a token or a certificate (A1, A2, A3)."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from functools import lru_cache, partial
+from typing import Final, Literal
+
+import httpx2
+from starlette.types import Scope
+
+from mcp_chassis.auth import assertions, keys
+from mcp_chassis.auth.keys import FileKeyring, Keyring, StoreKeyring, UnreadableKeyring
+from mcp_chassis.auth.tokens import InvalidToken, Issuer, IssuerUnavailable, TokenRules, Tokens
+from mcp_chassis.environment import ConfigurationError, Problem
+from mcp_chassis.http import METADATA_PATH, Challenge
+from mcp_chassis.request import Caller
+from mcp_chassis.settings import Settings
+from mcp_chassis.state.store import Store, StoreDown
+from mcp_chassis.telemetry.logging import log
+
+Kind = Literal["key", "token", "subject"]
+"""What can be revoked: an API key by its id, a token by its `jti`, everything of a subject."""
+
+_PREFIX: Final = "revoked:"
+_ISSUER_SECONDS: Final = 3.0
+Credentials = Sequence[tuple[Kind, str]]
+"""The names under which a credential can be revoked."""
+_LONGEST_TOKEN: Final = 8192
+_SUBJECT: Final = assertions.SUBJECT_HEADER.encode("ascii")
+
+
+@lru_cache(maxsize=4096)
+def revocation_name(kind: Kind, what: str) -> str:
+    """Return where the store holds that `what` was taken back."""
+    # Hashed, because a subject or `jti` is the issuer's text of any length.
+    return f"{_PREFIX}{kind}:{hashlib.sha256(what.encode('utf-8')).hexdigest()[:32]}"
+
+
+class Revocations:
+    """The list of what was revoked, in the store."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def revoke(self, kind: Kind, what: str, seconds: float | None) -> None:
+        """Take back `what` for `seconds`, or for ever. Raises `StoreDown`."""
+        await self._store.write(revocation_name(kind, what), "1", seconds)
+
+    async def revoked(self, *credentials: tuple[Kind, str]) -> bool:
+        """Tell whether any of `credentials` was taken back, in one round trip. Raises `StoreDown`."""
+        return any(await self._store.read([revocation_name(kind, what) for kind, what in credentials]))
+
+
+def resource_url(settings: Settings) -> str:
+    """Return the server as OAuth clients address it (RFC 8707)."""
+    return f"{settings.public_url}/mcp"
+
+
+def challenge_of(settings: Settings, realm: str) -> Challenge:
+    """Return how this server refuses; with an issuer, it tells where to find it."""
+    return Challenge(realm, f"{settings.public_url}{METADATA_PATH}" if "jwt" in settings.auth else None)
+
+
+def authentication_of(
+    settings: Settings, *, challenge: Challenge, store: Store, client: httpx2.AsyncClient
+) -> Authentication:
+    """Return the authentication that `MCP_AUTH` names; `none` is not one.
+
+    Raises:
+        ConfigurationError: If the keys file cannot be read.
+    """
+    return Authentication(
+        challenge=challenge,
+        keyring=_keyring(settings, store) if "keys" in settings.auth else None,
+        tokens=_tokens(settings, client) if "jwt" in settings.auth else None,
+        certificate=_certificate(settings) if "mtls" in settings.auth else None,
+    )
+
+
+def issuer_client() -> httpx2.AsyncClient:
+    """Return the HTTP client that fetches an issuer's keys: short, without redirects."""
+    return httpx2.AsyncClient(timeout=_ISSUER_SECONDS, follow_redirects=False)
+
+
+def _keyring(settings: Settings, store: Store) -> Keyring:
+    if settings.api_keys_file is None:
+        return StoreKeyring(store)
+    keyring = FileKeyring(settings.api_keys_file)
+    try:
+        keyring.records()
+    except UnreadableKeyring as error:
+        rule = f"must be a keys file ({error}): `ops keys create --caller NAME` writes one"
+        raise ConfigurationError([Problem("MCP_API_KEYS_FILE", str(settings.api_keys_file), rule)]) from None
+    return keyring
+
+
+def _tokens(settings: Settings, client: httpx2.AsyncClient) -> Tokens:
+    url = settings.jwt_issuer or ""
+    issuer = Issuer(url, keys_url=settings.jwt_keys_url, floor=settings.jwt_refresh_floor, client=client)
+    rules = TokenRules(
+        issuer=url,
+        audiences=settings.jwt_audiences or (resource_url(settings),),
+        algorithms=settings.jwt_algorithms,
+        leeway=settings.jwt_leeway,
+        not_before_required=settings.jwt_not_before == "required",
+        tenant_claim=settings.jwt_tenant_claim,
+    )
+    return Tokens(issuer, rules)
+
+
+def _certificate(settings: Settings) -> Callable[[str], Caller]:
+    return partial(
+        assertions.caller_of,
+        tenant_attribute=settings.mtls_tenant_attribute,
+        scopes=frozenset(settings.mtls_scopes),
+    )
+
+
+class Authentication:
+    """Judge the credential of each request.
+
+    A bearer token goes before a certificate: the client chose to send it.
+
+    Args:
+        challenge: How a refused client is told.
+        keyring: API keys, if they are a way in.
+        tokens: JWTs, if they are.
+        certificate: How a verified subject becomes a caller, if the edge checks certificates.
+    """
+
+    def __init__(
+        self,
+        *,
+        challenge: Challenge,
+        keyring: Keyring | None = None,
+        tokens: Tokens | None = None,
+        certificate: Callable[[str], Caller] | None = None,
+    ) -> None:
+        self._challenge = challenge
+        self._keyring = keyring
+        self._tokens = tokens
+        self._certificate = certificate
+        self._keys_trouble: str | None = None
+
+    async def __call__(self, scope: Scope) -> tuple[Caller, Sequence[str]]:
+        """Return the caller of a request, and the names under which the credential may have been revoked.
+
+        Raises:
+            Refused: 401 if nothing is proven, 503 if it cannot be judged.
+        """
+        bearer = self._single(scope, b"authorization")
+        subject = (
+            self._single(scope, assertions.SUBJECT_HEADER.encode("ascii")) if self._certificate is not None else None
+        )
+        if bearer is not None:
+            caller, credentials = await self._by_bearer(self._token(bearer))
+        elif subject is not None:
+            caller, credentials = self._by_certificate(subject)
+        else:
+            raise self._challenge.unauthenticated("no_credential")
+        return caller, [revocation_name(*credential) for credential in (*credentials, ("subject", caller.id))]
+
+    def _single(self, scope: Scope, name: bytes) -> bytes | None:
+        """Return the value of a header; two of it could be read as either."""
+        values = [value for key, value in scope["headers"] if key == name]
+        if len(values) > 1:
+            raise self._challenge.unauthenticated("duplicate_credential")
+        return values[0] if values else None
+
+    def _token(self, header: bytes) -> str:
+        scheme, _, token = header.partition(b" ")
+        if scheme.lower() != b"bearer":
+            raise self._challenge.unauthenticated("wrong_scheme")
+        if len(token) > _LONGEST_TOKEN:
+            raise self._challenge.unauthenticated("oversized_credential")
+        if not token.isascii() or not token or any(letter <= 32 or letter == 127 for letter in token):
+            raise self._challenge.unauthenticated("malformed_credential")
+        return token.decode("ascii")
+
+    async def _by_bearer(self, token: str) -> tuple[Caller, Credentials]:
+        if self._keyring is not None and token.startswith(f"{keys.PREFIX}_"):
+            return await self._by_key(self._keyring, token)
+        if self._tokens is None:
+            raise self._challenge.unauthenticated("malformed_credential")
+        try:
+            found = await self._tokens.check(token)
+        except InvalidToken as error:
+            raise self._challenge.unauthenticated(error.reason) from None
+        except IssuerUnavailable:
+            raise self._challenge.undecidable("issuer_unavailable") from None
+        return found.caller, [("token", found.id)] if found.id is not None else []
+
+    async def _by_key(self, keyring: Keyring, token: str) -> tuple[Caller, Credentials]:
+        try:
+            key_id, secret = keys.split(token)
+            record = await keyring.find(key_id)
+        except keys.MalformedKey:
+            raise self._challenge.unauthenticated("malformed_key") from None
+        except StoreDown:
+            raise self._challenge.undecidable("keys_unavailable") from None
+        except UnreadableKeyring as error:
+            if str(error) != self._keys_trouble:
+                log.error("keys_unreadable", reason=str(error))
+            self._keys_trouble = str(error)
+            raise self._challenge.undecidable("keys_unavailable") from None
+        self._keys_trouble = None
+        if not keys.matches(secret, record) or record is None:
+            raise self._challenge.unauthenticated("unknown_key")
+        caller = record.caller_at(datetime.now(UTC))
+        if caller is None:
+            raise self._challenge.unauthenticated("expired")
+        return caller, [("key", key_id)]
+
+    def _by_certificate(self, subject: bytes) -> tuple[Caller, Credentials]:
+        try:
+            if self._certificate is None:
+                raise assertions.InvalidSubject
+            return self._certificate(subject.decode("utf-8")), []
+        except (assertions.InvalidSubject, UnicodeDecodeError):
+            raise self._challenge.unauthenticated("malformed_subject") from None

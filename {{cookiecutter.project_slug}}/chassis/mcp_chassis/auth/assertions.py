@@ -18,7 +18,7 @@ from typing import Final
 import jwt
 from pydantic import BaseModel, ValidationError
 
-from mcp_chassis.http.refusal import Refused
+from mcp_chassis.http import Refused
 from mcp_chassis.request import Caller, Request, Way
 
 SUBJECT_HEADER: Final = "x-client-subject"

@@ -2,7 +2,7 @@
 
 import typer
 
-from mcp_chassis.checks.watch import add_probe
+from mcp_chassis.checks.commands import add_probe
 
 if __name__ == "__main__":
     application = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)

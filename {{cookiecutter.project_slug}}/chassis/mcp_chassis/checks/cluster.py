@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Final
 
-from mcp_chassis.checks.report import Finding
+from mcp_chassis.checks import Finding
 from mcp_chassis.checks.sources import Block, seconds
 
 PROBES: Final = ("startupProbe", "livenessProbe", "readinessProbe")

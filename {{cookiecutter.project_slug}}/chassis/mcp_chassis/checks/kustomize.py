@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from mcp_chassis.checks import Finding, Outcome, Profile, judged
 from mcp_chassis.checks.cluster import Cluster, Limits, Server
-from mcp_chassis.checks.report import Finding, Outcome, Profile, judged
 from mcp_chassis.checks.sources import Block, Yaml, blocks, load, read, seconds
 
 FLOOR: Final = 300.0

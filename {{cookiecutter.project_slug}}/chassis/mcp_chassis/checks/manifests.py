@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Final, TextIO
 from zoneinfo import available_timezones
 
+from mcp_chassis.checks import Finding, Profile, judged
 from mcp_chassis.checks.cluster import Cluster, Workload, selects, share, whole
 from mcp_chassis.checks.kustomize import NAMES, chain
 from mcp_chassis.checks.pods import pods
-from mcp_chassis.checks.report import Finding, Profile, judged
 from mcp_chassis.checks.sources import Block, Yaml, blocks, load, read
 
 _INSIDE: Final = frozenset({"internal", "peers", "metrics", "9090", "9443"})

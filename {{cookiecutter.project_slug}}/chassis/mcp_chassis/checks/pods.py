@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from math import floor
 from typing import Final
 
+from mcp_chassis.checks import Check, Finding, Profile, judged
 from mcp_chassis.checks.cluster import PROBES, Cluster, probes, share
 from mcp_chassis.checks.kustomize import pre_stop
-from mcp_chassis.checks.report import Check, Finding, Profile, judged
 from mcp_chassis.checks.sources import Yaml
 
 _SECRET: Final = re.compile(r"(PASSWORD|PASSWD|SECRET|TOKEN|API_?KEY|PRIVATE_KEY|CREDENTIALS)S?$", flags=re.IGNORECASE)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import signal
 import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -15,8 +17,8 @@ from urllib.parse import urlsplit
 import anyio
 from pydantic_core import to_json
 
+from mcp_chassis.checks import Check, Finding, Result, examine, failed, write
 from mcp_chassis.checks import server as _server  # noqa: F401  # it fills the list
-from mcp_chassis.checks.report import Check, Finding, Result, examine, failed, write
 from mcp_chassis.checks.target import NO_ANSWER, Target, chosen
 
 _PAUSE: Final = 3.0
@@ -26,12 +28,13 @@ UNREACHABLE, REFUSED, DRIFTED, BUFFERED = 3, 4, 5, 6
 _CODES: Final = (
     (UNREACHABLE, {"dns", "tls"}),
     (REFUSED, {"admitted", "refusal", "credential"}),
-    (DRIFTED, {"drift", "agreement"}),
+    (DRIFTED, {"drift", "agreement", "release"}),
     (BUFFERED, {"streaming"}),
 )
 CODES: Final = (
     "Exit codes: 0 good, 1 another check failed, 2 wrong usage, 3 not reachable (name, certificate, connection), 4 the "
-    "credential is refused or ends soon, or nobody needs one, 5 the contract drifted, 6 the stream is buffered."
+    "credential is refused or ends soon, or nobody needs one, 5 the contract drifted or another release answers, 6 the "
+    "stream is buffered."
 )
 _NAMES: Final = (
     *("dns", "tls", "certificate", "handshake", "stateless", "admitted", "tools", "agreement", "drift", "ping"),
@@ -112,7 +115,11 @@ class Look:
 
 
 def wanted(
-    url: str, token_file: Path | None = None, schema_file: Path | None = None, name: str = "", version: str = ""
+    url: str,
+    token_file: Path | None = None,
+    schema_file: Path | None = None,
+    name: str = "",
+    version: str | None = None,
 ) -> Wanted:
     """Return what a command line or a line of a targets file names.
 
@@ -127,7 +134,7 @@ def wanted(
     if not good:
         shown = "what was given" if "@" in url else url  # before an @ stands a password
         raise Misused(f"{shown} is no address of a server; write https://notes.example.com/mcp")
-    item = Wanted(name or parts.netloc, url, token_file, schema_file, version or None)
+    item = Wanted(name or parts.netloc, url, token_file, schema_file, version)
     item.target(0, 0)
     return item
 
@@ -161,9 +168,9 @@ def targets_of(path: Path) -> list[Wanted]:
     return found
 
 
-def checks_of(*, stream: bool) -> list[Check[Target]]:
+def checks_of(*, stream: bool, release: bool = False) -> list[Check[Target]]:
     """Return the profile of the probe."""
-    return chosen(*_NAMES, *(["streaming"] if stream else []))
+    return chosen(*_NAMES, *(["release"] if release else []), *(["streaming"] if stream else []))
 
 
 async def look(item: Wanted, checks: Sequence[Check[Target]], patience: Patience) -> Look:
@@ -225,6 +232,19 @@ async def look_at_all(
         for item in items:
             group.start_soon(one, item)
     return next((codes[item.name] for item in items if codes[item.name]), 0)
+
+
+async def again(once: Callable[[], Awaitable[int]], every: float) -> int:
+    """Look every so many seconds until a signal comes, which is the way to end this and no failure."""
+    with anyio.CancelScope() as scope:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, scope.cancel)
+        while True:
+            begun = time.monotonic()
+            await once()
+            await anyio.sleep(max(0.0, every - (time.monotonic() - begun)))
+    print("stopped", file=sys.stderr)
+    return 0
 
 
 def report(found: Look, stream: TextIO, *, as_json: bool) -> None:

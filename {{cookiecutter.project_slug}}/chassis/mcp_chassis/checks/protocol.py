@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 import anyio
 from pydantic_core import from_json
 
+from mcp_chassis.checks import Check, Finding, Nothing, Profile, judged
 from mcp_chassis.checks import server as _server  # noqa: F401  # it fills the list
-from mcp_chassis.checks.report import Check, Finding, Nothing, Profile, judged
 from mcp_chassis.checks.target import CHECKS, Target, add_check
 from mcp_chassis.checks.wire import BOTH, ERAS, EVENTS, HANDSHAKE, JSON, STATELESS, Era, Reply
 from mcp_chassis.registration import PING
@@ -30,27 +30,6 @@ _ACCEPT: Final[Sequence[tuple[str | None, tuple[str, ...]]]] = (
     (None, (JSON, EVENTS)),
 )
 _PING: Final = {"name": PING, "arguments": {}}
-GATE: Final = {
-    name: CHECKS[name]
-    for name in (
-        "handshake",
-        "stateless",
-        "agreement",
-        "ping",
-        "streaming",
-        "refusal",
-        "every_request",
-        "accept",
-        "versions",
-        "sessions",
-        "unknown_method",
-        "unknown_tool",
-        "bad_arguments",
-        "malformed",
-        "strangers",
-    )
-}
-"""Gate 1. What is skipped fails it: a server of this chassis has all of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,3 +252,26 @@ async def _asked(target: Target, method: str, params: dict[str, Any]) -> list[tu
 def _error(reply: Reply) -> int | None:
     errors = (message["error"] for message in reply.messages if isinstance(message.get("error"), dict))
     return next((error.get("code") for error in errors), None)
+
+
+GATE: Final = {
+    name: CHECKS[name]
+    for name in (
+        "handshake",
+        "stateless",
+        "agreement",
+        "ping",
+        "streaming",
+        "refusal",
+        "every_request",
+        "accept",
+        "versions",
+        "sessions",
+        "unknown_method",
+        "unknown_tool",
+        "bad_arguments",
+        "malformed",
+        "strangers",
+    )
+}
+"""Gate 1. What is skipped fails it: a server of this chassis has all of it."""

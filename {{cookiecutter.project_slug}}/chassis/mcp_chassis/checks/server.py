@@ -15,7 +15,7 @@ import anyio
 import jwt
 from anyio.streams.tls import TLSAttribute
 
-from mcp_chassis.checks.report import Finding, Nothing, judged
+from mcp_chassis.checks import Finding, Nothing, judged
 from mcp_chassis.checks.target import Target, add_check
 from mcp_chassis.checks.wire import ERAS, HANDSHAKE, STATELESS, Era, Json, Reply
 from mcp_chassis.http.identity import EXPIRES_HEADER
@@ -107,7 +107,7 @@ async def _introduced(target: Target, era: Era, other: Era, *needed: str) -> Fin
 
 @add_check("G4", "wait for the rollout of the release, or publish what runs")
 async def release(target: Target) -> list[Finding]:
-    """What runs is the release that is published."""
+    """What runs is the release that is expected."""
     if target.version is None or not target.introduction:
         raise Nothing("no versions to compare")
     found = target.introduction.rpartition(" ")[2]

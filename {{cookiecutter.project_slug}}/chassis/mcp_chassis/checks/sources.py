@@ -12,7 +12,7 @@ from typing import Any, Final, TypeAlias
 import crossplane  # type: ignore[import-untyped]
 import yaml
 
-from mcp_chassis.checks.report import Finding
+from mcp_chassis.checks import Finding
 
 Yaml: TypeAlias = "Block | list[Yaml] | str | int | float | bool | None"
 

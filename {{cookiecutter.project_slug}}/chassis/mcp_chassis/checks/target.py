@@ -23,7 +23,7 @@ from pydantic_core import from_json
 
 from mcp_chassis.auth import keys
 from mcp_chassis.auth.keys import FileKeyring
-from mcp_chassis.checks.report import Check, Finding, Nothing, Unseen
+from mcp_chassis.checks import Check, Finding, Nothing, Unseen
 from mcp_chassis.checks.wire import ERAS, HANDSHAKE, STATELESS, Conversation, Era
 from mcp_chassis.registration import is_ours
 from mcp_chassis.request import EVERY_SCOPE

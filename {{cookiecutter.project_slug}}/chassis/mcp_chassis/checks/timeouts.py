@@ -9,9 +9,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Final
 
+from mcp_chassis.checks import Check, Finding, Nothing, Profile, judged
 from mcp_chassis.checks.cluster import Cluster, Limits, is_ours
 from mcp_chassis.checks.kustomize import LAST_RESORT, NAMES, Builder, chain, long_enough
-from mcp_chassis.checks.report import Check, Finding, Nothing, Profile, judged
 from mcp_chassis.checks.sources import Block, Directive, Unparsable, blocks, caddy, nginx, read, seconds
 
 _TO_SERVER: Final = 5.0

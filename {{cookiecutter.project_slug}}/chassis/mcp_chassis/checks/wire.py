@@ -15,7 +15,7 @@ import anyio
 import httpx2
 from pydantic_core import from_json
 
-from mcp_chassis.checks.report import Unseen
+from mcp_chassis.checks import Unseen
 
 JSON: Final = "application/json"
 EVENTS: Final = "text/event-stream"

@@ -1,1 +1,214 @@
-"""The layers of a request, a file each; `mcp_chassis.app` lists them in order."""
+"""How a layer says no: an HTTP status, and a JSON-RPC error that names the request (E1)."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final, Literal
+
+from pydantic_core import to_json
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route, request_response
+from starlette.types import Send
+
+from mcp_chassis import request as requests
+from mcp_chassis.errors import REFUSED, retry_meta
+from mcp_chassis.places import Full, Place, Places
+from mcp_chassis.request import Caller, Message
+from mcp_chassis.telemetry import REFUSALS
+from mcp_chassis.telemetry.logging import log
+
+_PROBE_METHODS: Final = frozenset(
+    {
+        *("initialize", "notifications/initialized", "server/discover", "ping"),
+        *("tools/list", "prompts/list", "resources/list", "resources/templates/list"),
+    }
+)
+_PROBE_TOOL: Final = "ping"
+_RETRY_AFTER: Final = 5
+"""Seconds until an undecidable credential is worth another try."""
+METADATA_PATH: Final = "/.well-known/oauth-protected-resource/mcp"
+"""Where RFC 9728, 3.1 puts the metadata of a resource whose path is /mcp."""
+
+
+def metadata_route(*, resource: str, issuer: str, scopes: Iterable[str]) -> Route:
+    """Return the route of the protected resource's metadata; it needs no credential.
+
+    Args:
+        resource: The server as clients address it, such as `https://notes.example.com/mcp`.
+        issuer: The authorization server.
+        scopes: All scopes that tools need.
+    """
+    document = {
+        "resource": resource,
+        "authorization_servers": [issuer],
+        "scopes_supported": sorted(scopes),
+        "bearer_methods_supported": ["header"],
+    }
+
+    async def answer(_request: Request) -> JSONResponse:
+        return JSONResponse(document, headers={"Cache-Control": "max-age=300"})
+
+    # Any page may read it, with any header: a browser client needs it before it has an origin we know.
+    readable = CORSMiddleware(request_response(answer), allow_origins=["*"], allow_headers=["*"])
+    return Route(METADATA_PATH, endpoint=readable, methods=["GET", "OPTIONS"])
+
+
+class Authorization:
+    """Hold callers to their scopes.
+
+    Args:
+        challenge: How a refused client is told.
+        needed: Returns the scopes that a tool needs.
+    """
+
+    def __init__(self, challenge: Challenge, needed: Callable[[str], frozenset[str]]) -> None:
+        self._challenge = challenge
+        self._needed = needed
+
+    def __call__(self, caller: Caller, message: Message | None) -> None:
+        """Let the message pass.
+
+        Raises:
+            Refused: 403 if the caller lacks a scope.
+        """
+        if message is None or message.method is None:
+            return
+        if caller.probing and not self._probing(message):
+            raise self._challenge.forbidden(())
+        if message.tool is not None and caller.missing(needed := self._needed(message.tool)):
+            raise self._challenge.forbidden(needed)
+
+    def _probing(self, message: Message) -> bool:
+        return message.method in _PROBE_METHODS or (message.method == "tools/call" and message.tool == _PROBE_TOOL)
+
+
+class Challenge:
+    """Refusals of one server, with the `WWW-Authenticate` that fits each.
+
+    Args:
+        realm: The server's name.
+        metadata_url: Where the RFC 9728 metadata is; None where there is no issuer to find.
+    """
+
+    def __init__(self, realm: str, metadata_url: str | None) -> None:
+        # A server's name is any text; a header's quoted text is not (RFC 9110, 5.6.4).
+        self._realm = re.sub(r'[^ -~]|["\\]', "?", realm)
+        self._metadata_url = metadata_url
+
+    def unauthenticated(self, reason: str) -> Refused:
+        """Refuse a request without a credential that proves anything: 401.
+
+        Args:
+            reason: Constant word for logs; a client that did not try is told of no error, as RFC 6750, 3.1 asks.
+        """
+        error = {} if reason in ("no_credential", "wrong_scheme") else {"error": "invalid_token"}
+        message = "Authentication is needed" if not error else "The credential is not valid"
+        return Refused(401, reason, message, headers=[self._header(error)])
+
+    def forbidden(self, needed: Iterable[str]) -> Refused:
+        """Refuse a call beyond the caller's scopes: 403, naming every scope the call needs (A11)."""
+        scope = " ".join(sorted(needed))
+        return Refused(
+            403,
+            "insufficient_scope",
+            f"This call needs the scope {scope}" if scope else "A probe may list and ping, nothing else",
+            # A probe lacks no scope: told of an error, its client would ask the issuer for more.
+            headers=[self._header({"error": "insufficient_scope", "scope": scope} if scope else {})],
+        )
+
+    def undecidable(self, reason: str) -> Refused:
+        """Refuse for now what cannot be judged: 503, because 401 would make clients throw their token away (A3)."""
+        text = f"The credential cannot be checked now; try again in {_RETRY_AFTER} s"
+        return Refused(503, reason, text, retry_after=_RETRY_AFTER, estimate=True)
+
+    def _header(self, parameters: dict[str, str]) -> tuple[bytes, bytes]:
+        found = {"realm": self._realm, **parameters}
+        if self._metadata_url is not None:
+            found["resource_metadata"] = self._metadata_url
+        text = ", ".join(f'{name}="{value}"' for name, value in found.items())
+        return b"www-authenticate", f"Bearer {text}".encode("ascii")
+
+
+class Refused(Exception):
+    """A request that goes no further.
+
+    Args:
+        status: HTTP status.
+        reason: Constant word for logs, such as `body_too_large`.
+        message: What is wrong and what to do, for the client; nothing that the client sent.
+        code: JSON-RPC error code.
+        headers: Further response headers.
+        retry_after: Seconds after which the same request is welcome.
+        estimate: Whether nobody can know that time.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        reason: str,
+        message: str,
+        code: int = REFUSED,
+        headers: Sequence[tuple[bytes, bytes]] = (),
+        retry_after: float | None = None,
+        estimate: bool = False,
+    ) -> None:
+        super().__init__(message)
+        self.status, self.reason, self.message, self.code = status, reason, message, code
+        self.headers = list(headers)
+        self.data: dict[str, object] = {"reason": reason}
+        if retry_after is not None:
+            self.headers.append((b"retry-after", b"%d" % math.ceil(retry_after)))
+            self.data |= retry_meta(retry_after, estimate=estimate)
+
+
+async def refuse(send: Send, refusal: Refused) -> None:
+    """Answer with `refusal` and write one line about it."""
+    request = requests.current()
+    log.warning("request_refused", http_status=refusal.status, reason=refusal.reason)
+    body = to_json(
+        {
+            "jsonrpc": "2.0",
+            "id": None if request is None or request.message is None else request.message.id,
+            "error": {
+                "code": refusal.code,
+                "message": refusal.message,
+                "data": {**refusal.data, "requestId": None if request is None else request.id},
+            },
+        }
+    )
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", b"%d" % len(body)),
+        (b"cache-control", b"no-store"),
+        *refusal.headers,
+    ]
+    await send({"type": "http.response.start", "status": refusal.status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+def place_for(
+    caller: Caller, places: Places, what: Literal["sessions", "streams", "calls"], retry_after: float
+) -> Place:
+    """Return a place.
+
+    Args:
+        caller: For whom.
+        places: Where.
+        what: What is opened.
+        retry_after: Seconds told to who comes too late; nobody knows when a place will be free.
+
+    Raises:
+        Refused: 429 if the caller holds all that one may, 503 if all are taken.
+    """
+    try:
+        return places.take(caller.identity)
+    except Full as full:
+        REFUSALS.labels(what).inc()
+        status, reason = (429, f"too_many_{what}_of_caller") if full.own else (503, f"too_many_{what}")
+        text = f"{'You have too many' if full.own else 'All'} {what} {'open' if full.own else 'are taken'}"
+        hint = f"{text}; end one, or try again in about {retry_after:g} s"
+        raise Refused(status, reason, hint, retry_after=retry_after, estimate=True) from None

@@ -14,8 +14,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mcp_chassis import request as requests
 from mcp_chassis.errors import wait_words
+from mcp_chassis.http import Challenge, Refused, place_for
 from mcp_chassis.http.ownership import handshake_era
-from mcp_chassis.http.refusal import Challenge, Refused, place_for
 from mcp_chassis.limiter import Entry, Limiter
 from mcp_chassis.places import Places
 from mcp_chassis.request import Caller, Message, Request

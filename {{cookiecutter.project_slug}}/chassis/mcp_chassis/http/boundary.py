@@ -20,11 +20,11 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
 from mcp_chassis import request as requests
-from mcp_chassis.http.refusal import Refused, refuse
+from mcp_chassis.http import Refused, refuse
 from mcp_chassis.request import Request
 from mcp_chassis.settings import Settings
+from mcp_chassis.telemetry import REQUESTS_IN_FLIGHT
 from mcp_chassis.telemetry.logging import log
-from mcp_chassis.telemetry.metrics import REQUESTS_IN_FLIGHT
 
 _LOOPBACK_HOST: Final = r"(localhost|127\.0\.0\.1|\[::1\])(:\d{1,5})?"
 LOOPBACK_ORIGIN: Final = rf"https?://{_LOOPBACK_HOST}"

@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.types import Message as Event
 
 from mcp_chassis import request as requests
-from mcp_chassis.http.refusal import Refused
+from mcp_chassis.http import Refused
 from mcp_chassis.limiter import Entry
 from mcp_chassis.request import Message, Request
 

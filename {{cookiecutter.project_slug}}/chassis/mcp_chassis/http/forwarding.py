@@ -19,12 +19,12 @@ from starlette.types import Receive, Scope, Send
 
 from mcp_chassis.auth.assertions import HEADER, Assertions
 from mcp_chassis.forms import peer_address
+from mcp_chassis.http import Refused
 from mcp_chassis.http.negotiation import event_of
-from mcp_chassis.http.refusal import Refused
 from mcp_chassis.request import Request
 from mcp_chassis.state.store import Store, StoreDown
+from mcp_chassis.telemetry import FORWARDED
 from mcp_chassis.telemetry.logging import log
-from mcp_chassis.telemetry.metrics import FORWARDED
 
 _LEASE: Final = 60.0
 """Seconds for which a replica that died is still named as owner; asking it fails at once."""

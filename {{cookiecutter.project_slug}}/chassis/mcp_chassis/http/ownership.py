@@ -19,13 +19,13 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mcp_chassis import request as requests
+from mcp_chassis.http import Refused, place_for
 from mcp_chassis.http.forwarding import Forwarding
 from mcp_chassis.http.negotiation import send_inside
-from mcp_chassis.http.refusal import Refused, place_for
 from mcp_chassis.places import Places
 from mcp_chassis.request import Caller, Request
+from mcp_chassis.telemetry import ACTIVE_SESSIONS
 from mcp_chassis.telemetry.logging import log
-from mcp_chassis.telemetry.metrics import ACTIVE_SESSIONS
 
 _HEADER: Final = b"mcp-session-id"
 _UNUSED: Final = 60.0

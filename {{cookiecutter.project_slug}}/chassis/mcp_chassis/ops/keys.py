@@ -11,8 +11,7 @@ import typer
 from pydantic import ValidationError
 from pydantic_core import to_json
 
-from mcp_chassis.auth import keys
-from mcp_chassis.auth.authentication import Kind, Revocations
+from mcp_chassis.auth import Kind, Revocations, keys
 from mcp_chassis.auth.keys import FileKeyring, KeyRecord, StoreKeyring
 from mcp_chassis.errors import violations
 from mcp_chassis.ops import NO_STORE, Impossible, Misused, run, tell, time_span

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from mcp_chassis.state.redis import LONGEST, RedisStore
 from mcp_chassis.state.store import MemoryStore, Store
+from mcp_chassis.telemetry import STORE_UP
 from mcp_chassis.telemetry.logging import log
-from mcp_chassis.telemetry.metrics import STORE_UP
 
 
 def open_store(url: str, *, server: str, longest: float = LONGEST) -> Store:

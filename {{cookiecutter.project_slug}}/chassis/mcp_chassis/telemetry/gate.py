@@ -18,7 +18,8 @@ from typing import Final, Literal, TextIO
 import structlog
 from structlog.typing import EventDict
 
-from mcp_chassis.telemetry.logging import Fields, Level, declared_type, error_fields, log, open_log, place
+from mcp_chassis.errors import declared_type
+from mcp_chassis.telemetry.logging import Fields, Level, error_fields, log, open_log, place
 
 _LONGEST_PIECE: Final = 65_536
 _PIPE: Final = 1_048_576

@@ -19,8 +19,9 @@ import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, Processor
 
 from mcp_chassis import request as requests
+from mcp_chassis.errors import declared_type
 from mcp_chassis.request import DownstreamCall
-from mcp_chassis.telemetry.metrics import CRASHES, LOST_LINES
+from mcp_chassis.telemetry import CRASHES, LOST_LINES
 
 Event = Literal[
     "message_handled",
@@ -218,12 +219,6 @@ class Log:
 log: Final = Log()
 
 
-def declared_type(error: BaseException | type) -> type:
-    """Return the exception's type, or the nearest base that a module holds: the name of another may be an argument."""
-    mro = (error if isinstance(error, type) else type(error)).__mro__
-    return next(kind for kind in mro if _in_its_module(kind))
-
-
 def place(path: str, line: int, function: str = "") -> str:
     """Return `file:line:function` of code that a module holds; what else is called a file may be an argument."""
     if path not in _files:
@@ -231,13 +226,6 @@ def place(path: str, line: int, function: str = "") -> str:
     if path not in _files:
         return f"unknown:{line}"
     return f"{Path(path).name}:{line}" + (f":{function}" if function else "")
-
-
-def _in_its_module(kind: type) -> bool:
-    found: object = sys.modules.get(kind.__module__)
-    for name in kind.__qualname__.split("."):
-        found = getattr(found, name, None)
-    return found is kind
 
 
 def type_name(error: BaseException) -> str:

@@ -1,25 +1,28 @@
-"""The commands that look at a server that runs elsewhere: `probe` and `check publish`."""
+"""The commands on the engine of checks: `check`, `schema` and `probe`."""
 
 from __future__ import annotations
 
 import os
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Final, NoReturn
+from typing import TYPE_CHECKING, Annotated, Final, NoReturn
 
 import anyio
 import typer
 from pydantic_core import from_json
 
-from mcp_chassis.checks import probe
+from mcp_chassis.checks import Check, Looks, Nothing, Subject, Unseen, examine, failed, probe, write
 from mcp_chassis.checks.protocol import entry_of, publish
-from mcp_chassis.checks.report import Looks, Nothing, Unseen, examine, failed, write
 from mcp_chassis.checks.target import NotStarted, chosen, end_on_signals, started
 from mcp_chassis.checks.wire import ERAS
+from mcp_chassis.environment import given_variables
 from mcp_chassis.schema import FORMAT, PARTS, Change, Contract, compare, digest_of, step_of, text_of
+
+if TYPE_CHECKING:
+    from mcp_chassis.server import Server
 
 _FOUND: Final = 1
 _FOLDER: Final = Path("schema")
@@ -31,9 +34,64 @@ _PUBLISHED: Final = ("dns", "tls", "handshake", "stateless", "release", "admitte
 TokenFile = Annotated[Path | None, typer.Option(help="File that holds the credential; never an argument.")]
 Days = Annotated[float, typer.Option(min=0, help="Days that certificate and credential must have left.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for a program.")]
+Files = Annotated[
+    list[str], typer.Option("--file", "-f", help="A file or folder of manifests, - for standard input; repeatable.")
+]
 Wait = Annotated[float, typer.Option(min=0, help="Seconds to look again and again until all is good.")]
 Every = Annotated[float, typer.Option(min=0, help="Seconds between two looks, until a signal ends it.")]
 Timeout = Annotated[float, typer.Option(min=0.1, help="Seconds that one step may take.")]
+
+
+def check_commands(server: Server) -> typer.Typer:
+    """Return `check`."""
+    app = typer.Typer(
+        help="Prove what no schema knows: time limits, manifests, what is to be published.", no_args_is_help=True
+    )
+
+    @app.command("timeouts")
+    def timeouts_command(as_json: Json = False) -> None:
+        """Prove every time limit in this project's files against its neighbours (T8).
+
+        Reads deploy/ and compose.yaml as they are, with your drop-ins and overlays, and what your tools declare.
+        """
+        _need_libraries()
+        from mcp_chassis.checks.timeouts import Project, timeouts
+
+        if not Path("chassis", "mcp_chassis").is_dir():
+            _leave("run this in the root of your project, where pyproject.toml and chassis/ are", _USAGE)
+        _finish(timeouts, Project(Path(), given_variables(), server.declared_timeouts), as_json)
+
+    @app.command("manifests")
+    def manifests_command(files: Files, as_json: Json = False) -> None:
+        """Prove the invariants of Kubernetes manifests, anyone's: pipe `helm template` or `kustomize build` into -f -.
+
+        Give the whole stream at once: what one object says of another is what is proven.
+        """
+        _need_libraries()
+        from mcp_chassis.checks.manifests import given, manifests
+
+        try:
+            cluster = given(files, sys.stdin)
+        except OSError as error:
+            _leave(f"{error.filename}: {error.strerror}", _USAGE)
+        except ValueError as error:
+            _leave(str(error), _USAGE)
+        _finish(manifests, cluster, as_json)
+
+    add_publish(app)
+    return app
+
+
+def _need_libraries() -> None:
+    if not (find_spec("yaml") and find_spec("crossplane")):
+        _leave("check needs libraries that a server does not: uv add --dev 'mcp-chassis[checks]'", _USAGE)
+
+
+def _finish(checks: Iterable[Check[Subject]], subject: Subject, as_json: bool) -> None:
+    results = anyio.run(examine, checks, subject)
+    write(results, sys.stdout, as_json=as_json)
+    if failed(results):
+        raise typer.Exit(_FOUND)
 
 
 def schema_commands(package: Callable[[], str], command: str) -> typer.Typer:
@@ -43,10 +101,8 @@ def schema_commands(package: Callable[[], str], command: str) -> typer.Typer:
         package: Returns what `python -m` starts.
         command: What the project's command is called.
     """
-    app = typer.Typer(
-        help="The contract of your tools: keep it, and see what a change means to those who call.",
-        no_args_is_help=True,
-    )
+    meaning = "The contract of your tools: keep it, and see what a change means to those who call."
+    app = typer.Typer(help=meaning, no_args_is_help=True)
     write_it = f"uv run {command} schema write"
 
     @app.command("write")
@@ -134,6 +190,7 @@ def add_probe(app: typer.Typer) -> None:
         url: Annotated[str | None, typer.Argument(help="The endpoint, like https://notes.example.com/mcp.")] = None,
         token_file: TokenFile = None,
         expect_schema: Annotated[Path | None, typer.Option(help="schema/tools.sha256 of the release.")] = None,
+        expect_version: Annotated[str | None, typer.Option(help="The release that must answer, like 1.4.0.")] = None,
         stream: Annotated[bool, typer.Option("--stream", help="See whether events arrive one by one.")] = False,
         wait: Wait = 0,
         every: Every = 0,
@@ -152,45 +209,47 @@ def add_probe(app: typer.Typer) -> None:
         For a fleet: probe --targets fleet.txt --stream --every 60 --listen 127.0.0.1:9115.
         """
         try:
-            if (url is None) == (targets is None):
-                raise probe.Misused("give a URL, or --targets with a file of them")
-            if targets is not None and (token_file or expect_schema):
-                raise probe.Misused("with --targets, token-file= and expect-schema= stand in the file")
-            items = probe.targets_of(targets) if targets else [probe.wanted(url or "", token_file, expect_schema)]
+            items = _items(url, targets, token_file, expect_schema, expect_version)
             looks = Looks()
             if listen is not None:
                 looks.serve(listen)
-            checks, patience = probe.checks_of(stream=stream), probe.Patience(wait, timeout, days)
+            checks = probe.checks_of(stream=stream, release=expect_version is not None)
+            patience = probe.Patience(wait, timeout, days)
 
             def done(found: probe.Look) -> None:
                 looks.take(found)
                 probe.report(found, sys.stdout, as_json=as_json)
 
-            def once() -> int:
-                code = anyio.run(probe.look_at_all, items, checks, patience, done)
+            async def once() -> int:
+                code = await _while_read(probe.look_at_all(items, checks, patience, done))
                 if textfile is not None:
                     looks.write(textfile)
                 return code
 
-            raise typer.Exit(_again(once, every) if every else once())
-        except (probe.Misused, OSError) as error:
+            raise typer.Exit(anyio.run(probe.again, once, every) if every else anyio.run(once))
+        except (ValueError, OSError) as error:
             _leave(str(error), _USAGE)
 
 
-def _again(once: Callable[[], int], every: float) -> int:
-    """Look every so many seconds until a signal comes, which is the way to end this and no failure."""
-    end_on_signals()
+def _items(
+    url: str | None, targets: Path | None, token_file: Path | None, schema: Path | None, version: str | None
+) -> list[probe.Wanted]:
+    if targets is None and url is not None:
+        return [probe.wanted(url, token_file, schema, version=version)]
+    if targets is None or url is not None:
+        raise probe.Misused("give a URL, or --targets with a file of them")
+    if token_file or schema or version:
+        raise probe.Misused("with --targets, token-file= and expect-schema= stand in the file; no release is")
+    return probe.targets_of(targets)
+
+
+async def _while_read(looking: Awaitable[int]) -> int:
+    """Return what it returns, or end quietly if whoever read the report has left."""
     try:
-        while True:
-            begun = time.monotonic()
-            once()
-            time.sleep(max(0.0, every - (time.monotonic() - begun)))
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        return 0
-    except BrokenPipeError:  # whoever read the report has left
+        return await looking
+    except* BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    raise typer.Exit
 
 
 def add_publish(app: typer.Typer) -> None:

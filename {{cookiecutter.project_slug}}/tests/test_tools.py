@@ -1,4 +1,4 @@
-"""The notes tools, called as a client calls them."""
+"""The tools, called as a client calls them."""
 
 import pytest
 from mcp_types import TextContent
@@ -48,3 +48,16 @@ async def test_an_empty_note_is_refused_with_the_rule_it_breaks(server: Server) 
     assert refused.is_error
     assert isinstance(refused.content[0], TextContent)
     assert "text must have at least 1 character" in refused.content[0].text
+
+
+async def test_progress_arrives_step_by_step(server: Server) -> None:
+    seen: list[float] = []
+
+    async def on_progress(progress: float, total: float | None, message: str | None) -> None:
+        seen.append(progress)
+
+    async with connect(server) as client:
+        result = await client.call_tool("countdown", {"seconds": 0.05, "steps": 3}, progress_callback=on_progress)
+
+    assert not result.is_error
+    assert seen == [1, 2, 3]
