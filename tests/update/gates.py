@@ -37,6 +37,12 @@ def commands(slug: str) -> Iterator[tuple[str, ...]]:
     yield (*locked, "pytest", "--quiet", "chassis/gate")
 
 
+def lock(project: Path) -> str:
+    """Return what uv says when it cannot lock a project, and nothing when it can."""
+    done = run("uv", "lock", "--quiet", cwd=project)
+    return done.stdout[-3000:] if done.returncode else ""
+
+
 def answer_of(url: str) -> dict[str, Any]:
     """Return what a server says to the first message of a client."""
     headers = {"Content-Type": "application/json", "Accept": "application/json"}

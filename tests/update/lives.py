@@ -129,7 +129,7 @@ def tools(project: Project) -> None:
     for name in ("notes", "stored_notes"):
         source = project.root / project.package / "tools" / f"{name}.py"
         if source.is_file():
-            project.change(f"{project.package}/tools/{name}.py", lambda text: text + "# Renamed by the team.\n")
+            project.change(f"{project.package}/tools/{name}.py", lambda text: text + "\n\n# Renamed by the team.\n")
             source.rename(source.with_name("memos.py"))
     project.delete(f"{project.package}/tools/countdown.py")
     project.delete("tests/test_countdown.py")

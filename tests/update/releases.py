@@ -135,9 +135,10 @@ class Clone:
 def make_clone() -> Clone:
     """Return a new scratch clone.
 
-    Its history is a line of releases and nothing between them, so that copier clones it in no time.
+    Its history is a line of releases and nothing between them, so that copier clones it in no time. Its name ends as an
+    address does that copier knows as a git repository's.
     """
-    repository = Path(tempfile.mkdtemp(dir=scratch())) / "template"
+    repository = Path(tempfile.mkdtemp(dir=scratch())) / "template.git"
     repository.mkdir()
     succeed("git", "init", "--quiet", "--initial-branch=main", cwd=repository)
     for number, change in enumerate(PAST, start=1):

@@ -50,8 +50,8 @@ def published() -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
 
 
-def publish(text: str, when: str) -> None:
-    """Put a table into the page, with when it was made."""
+def publish(text: str, command: str, when: str) -> None:
+    """Put a table into the page, with how and when it was made."""
     page = PAGE.read_text(encoding="utf-8")
-    shown = f"\n{text}\nMade by `make laboratory` on {when}.\n\n"
+    shown = f"\n{text}\nMade by `{command}` on {when}.\n\n"
     PAGE.write_text(_PLACE.sub(lambda found: found[1] + shown + found[2], page), encoding="utf-8")

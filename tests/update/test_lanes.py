@@ -5,11 +5,17 @@ One lane of each release runs here; `make laboratory` runs them all.
 
 from __future__ import annotations
 
-import pytest
+import re
 
+import pytest
+import yaml
+from jinja2 import StrictUndefined
+from jinja2.sandbox import SandboxedEnvironment
+
+from tests.render.support import CONFIG, QUESTIONS
 from tests.update.gates import failures
 from tests.update.lanes import a_lane_of, lanes_of, live_through, slug_of
-from tests.update.releases import past
+from tests.update.releases import clone, past, questions
 
 FEW = 10
 """Lines that a team writes which rather deletes than builds."""
@@ -21,6 +27,22 @@ def test_M3_update_to_now_has_no_conflict_and_loses_no_line(number: int) -> None
 
     assert outcome.account.wrong == {}
     assert outcome.account.lines > FEW
+
+
+def test_M3_rules_can_be_read_with_the_answers_of_the_oldest_release() -> None:
+    oldest = questions(yaml.safe_load(clone().at(past()[0].tag, "copier.yml")))
+    strict = SandboxedEnvironment(undefined=StrictUndefined)
+
+    for rule in CONFIG["_exclude"]:
+        # copier does so for the old version, with the strictness of the old version.
+        strict.from_string(rule).render(dict.fromkeys(oldest, ""), _copier_operation="update")
+
+
+def test_M3_rules_take_an_answer_that_is_missing_for_the_questions_default() -> None:
+    taken = set(re.findall(r"(\w+) \| default\('(\w*)'\)", " ".join(CONFIG["_exclude"])))
+
+    assert taken
+    assert taken == {(name, QUESTIONS[name]["default"]) for name, _ in taken}
 
 
 @pytest.mark.parametrize("version", ["0.1.0"])

@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.render.support import TEMPLATE, Answers, run
+from tests.render.support import TEMPLATE, Answers
 from tests.update.accounting import Account
+from tests.update.gates import lock
 from tests.update.lanes import Lane, Outcome, live_through
 from tests.update.releases import Clone, Release, make_clone
 
@@ -41,7 +42,7 @@ def a_readme_of_the_users_is_replaced(root: Path) -> None:
     (root / TEMPLATE / "README.md").write_text("# Another beginning\n", encoding="utf-8")
 
 
-def a_seed_is_dropped_with_its_rule(root: Path) -> None:
+def a_readme_is_dropped_that_no_rule_kept(root: Path) -> None:
     rules(root, lambda config: without(config, "/README.md"))
     (root / TEMPLATE / "README.md").unlink()
 
@@ -88,7 +89,6 @@ def a_file_stands_where_users_have_theirs(root: Path) -> None:
 
 SABOTEURS: dict[Callable[[Path], None], tuple[str, ...]] = {
     a_readme_of_the_users_is_replaced: ("conflicts", "changed"),
-    a_seed_is_dropped_with_its_rule: ("lost", "changed"),
     a_file_of_the_templates_is_not_delivered: ("stale",),
     a_file_is_left_out_that_was_there: ("stale",),
     a_choice_is_gone: ("answers",),
@@ -113,6 +113,15 @@ def update_to(saboteur: Callable[[Path], None], answers: Answers = ()) -> Outcom
     return live_through(lane, template=template, to=tag)
 
 
+def test_M3_laboratory_goes_red_when_a_readme_is_dropped_that_no_rule_kept() -> None:
+    first = broken().with_release(str(next(_NUMBERS)), lambda root: rules(root, lambda one: without(one, "/README.md")))
+    last = broken().with_release(str(next(_NUMBERS)), a_readme_is_dropped_that_no_rule_kept)
+
+    outcome = live_through(Lane(Release(first.removeprefix("v")), (), "builds"), template=broken(), to=last)
+
+    assert {"lost", "changed"} <= set(outcome.account.wrong)
+
+
 @pytest.mark.parametrize("saboteur", SABOTEURS, ids=lambda saboteur: saboteur.__name__)
 def test_M3_laboratory_goes_red_when(saboteur: Callable[[Path], None]) -> None:
     answers = (("edge", "caddy"),) if saboteur is a_choice_is_gone else ()
@@ -134,4 +143,4 @@ def test_M3_a_floor_that_the_users_own_forbids_is_refused_by_the_lock() -> None:
     outcome = update_to(bound)
 
     assert outcome.account == Account(lines=outcome.account.lines)
-    assert "No solution found" in run("uv", "lock", cwd=outcome.project).stdout
+    assert "No solution found" in lock(outcome.project)

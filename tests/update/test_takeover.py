@@ -7,10 +7,12 @@ import os
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from cookiecutter.main import cookiecutter
+from copier._vcs import get_repo
 
 from tests.render.support import ANSWERS_FILE, ROOT, run, succeed
 from tests.update.accounting import account, conflicts, snapshot
@@ -65,8 +67,41 @@ def test_M2_copier_takes_over_what_cookiecutter_made(tag: str, tmp_path: Path) -
     succeed("copier", "update", "--defaults", cwd=project)
 
     after = snapshot(project)
-    assert account(base, lived, after, fresh(clone(), clone().now, project)).wrong == {}
+    wanted = fresh(clone(), clone().now, project) | {ANSWERS_FILE: after[ANSWERS_FILE]}  # it names another address
+    assert account(base, lived, after, wanted).wrong == {}
     assert conflicts(project, after) == []
+
+
+def test_M2_an_address_is_recorded_as_copier_knows_it(tmp_path: Path) -> None:
+    hook = (ROOT / "hooks/post_gen_project.py").read_text(encoding="utf-8")
+    namespace: dict[str, Any] = {"__name__": "hook"}
+    exec(compile(hook, "post_gen_project.py", "exec"), namespace)
+
+    for address in (
+        "https://git.example.com/a/template",
+        "https://github.com/a/template",
+        "git@git.example.com:a/t.git",
+    ):
+        assert get_repo(namespace["recognisable"](address)) in (address, f"{address}.git")
+
+
+def test_M2_an_address_that_copier_does_not_know_is_refused_and_one_word_mends_it(tmp_path: Path) -> None:
+    project = made_by_cookiecutter(tmp_path, BEFORE)
+    plain = tmp_path / "plain"
+    plain.symlink_to(clone().path)
+    answers = project / ANSWERS_FILE
+    recorded = answers.read_text(encoding="utf-8")
+    answers.write_text(recorded.replace(str(clone().path), str(plain)), encoding="utf-8")
+    commit(project, "an address without an end")
+
+    refused = run("copier", "update", "--defaults", cwd=project)
+    assert refused.returncode != 0
+    assert "Local template must be a directory." in refused.stdout
+    assert "Local template must be a directory." in page()
+
+    answers.write_text(answers.read_text("utf-8").replace("_src_path: ", "_src_path: git+"), encoding="utf-8")
+    commit(project, "an address that copier knows")
+    succeed("copier", "update", "--defaults", cwd=project)
 
 
 @pytest.fixture
