@@ -52,7 +52,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.update", description=__doc__)
     parser.add_argument("--only", metavar="VERSION", help="lanes of one release, shown and not published")
     parser.add_argument("--gates", type=int, default=1, help="lanes of each release whose project runs its own gates")
-    parser.add_argument("--lanes", type=int, help="at most so many lanes of each release, those that differ most")
+    parser.add_argument("--lanes", type=int, help="at most so many lanes of each release, each life once in three")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="how many lanes at once")
     arguments = parser.parse_args()
     _apart()

@@ -34,7 +34,6 @@ def commands(slug: str) -> Iterator[tuple[str, ...]]:
     yield (*locked, "ruff", "format", "--check")
     yield (*locked, "mypy", f"--cache-dir={scratch() / 'mypy-gates'}")
     yield (*locked, "pytest", "--quiet")
-    yield (*locked, "pytest", "--quiet", "chassis/gate")
 
 
 def lock(project: Path) -> str:

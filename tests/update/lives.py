@@ -133,6 +133,7 @@ def tools(project: Project) -> None:
             source.rename(source.with_name("memos.py"))
     project.delete(f"{project.package}/tools/countdown.py")
     project.delete("tests/test_countdown.py")
+    project.change("tests/test_tools.py", lambda text: text.partition("\n\nasync def test_progress_")[0])
     project.change(f"{project.package}/settings.py", lambda text: text + SETTING)
     project.change(f"{project.package}/server.py", lambda text: text.replace("Keeps short notes.", "Keeps our notes."))
 

@@ -28,7 +28,7 @@ from tests.render.support import (
     scratch,
     succeed,
 )
-from tests.update.past import PAST
+from tests.update.past import AT_ONCE, PAST
 
 VERSION_FILE: Final = f"{TEMPLATE}/chassis/pyproject.toml"
 _VERSION: Final = re.compile(r'^version = "(.+)"$', flags=re.MULTILINE)
@@ -87,6 +87,11 @@ def past() -> tuple[Release, ...]:
     return (*released(), *made_up)
 
 
+def at_once() -> Release:
+    """Return the past release that has every made-up change."""
+    return Release(f"0.0.{len(PAST) + 1}", AT_ONCE.mimics)
+
+
 def current_version() -> str:
     """Return the version that stands in the working tree."""
     match = _VERSION.search((ROOT / VERSION_FILE).read_text(encoding="utf-8"))
@@ -141,7 +146,7 @@ def make_clone() -> Clone:
     repository = Path(tempfile.mkdtemp(dir=scratch())) / "template.git"
     repository.mkdir()
     succeed("git", "init", "--quiet", "--initial-branch=main", cwd=repository)
-    for number, change in enumerate(PAST, start=1):
+    for number, change in enumerate((*PAST, AT_ONCE), start=1):
         _empty(repository)
         change.apply(copy_template(repository))
         _commit(repository, f"v0.0.{number}")

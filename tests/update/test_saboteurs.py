@@ -14,10 +14,9 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.render.support import TEMPLATE, Answers
-from tests.update.accounting import Account
+from tests.render.support import TEMPLATE
 from tests.update.gates import lock
-from tests.update.lanes import Lane, Outcome, live_through
+from tests.update.lanes import Lane, Lived, live, update
 from tests.update.releases import Clone, Release, make_clone
 
 _NUMBERS = itertools.count(100)
@@ -42,28 +41,19 @@ def a_readme_of_the_users_is_replaced(root: Path) -> None:
     (root / TEMPLATE / "README.md").write_text("# Another beginning\n", encoding="utf-8")
 
 
-def a_readme_is_dropped_that_no_rule_kept(root: Path) -> None:
-    rules(root, lambda config: without(config, "/README.md"))
-    (root / TEMPLATE / "README.md").unlink()
-
-
-def a_file_of_the_templates_is_not_delivered(root: Path) -> None:
-    rules(
-        root,
-        lambda config: config["_exclude"].append(
-            "{% if _copier_operation == 'update' %}/deploy/compose.yaml{% endif %}"
-        ),
-    )
+def files_of_the_templates_are_not_delivered_or_left_behind(root: Path) -> None:
+    rule = "{% if _copier_operation == 'update' %}/deploy/compose.yaml{% endif %}"
+    rules(root, lambda config: config["_exclude"].extend([rule, "/deploy/nginx/forward.conf"]))
     with (root / TEMPLATE / "deploy/compose.yaml").open("a", encoding="utf-8") as file:
         file.write("# Mended.\n")
 
 
-def a_file_is_left_out_that_was_there(root: Path) -> None:
-    rules(root, lambda config: config["_exclude"].append("/deploy/nginx/forward.conf"))
-
-
 def a_choice_is_gone(root: Path) -> None:
-    rules(root, lambda config: config["edge"]["choices"].pop("Caddy"))
+    def change(config: dict[str, Any]) -> None:
+        del config["edge"]["choices"]["nginx"]
+        config["edge"]["default"] = "caddy"
+
+    rules(root, change)
 
 
 def an_exclusion_asks_for_a_new_answer(root: Path) -> None:
@@ -89,8 +79,7 @@ def a_file_stands_where_users_have_theirs(root: Path) -> None:
 
 SABOTEURS: dict[Callable[[Path], None], tuple[str, ...]] = {
     a_readme_of_the_users_is_replaced: ("conflicts", "changed"),
-    a_file_of_the_templates_is_not_delivered: ("stale",),
-    a_file_is_left_out_that_was_there: ("stale",),
+    files_of_the_templates_are_not_delivered_or_left_behind: ("stale",),
     a_choice_is_gone: ("answers",),
     an_exclusion_asks_for_a_new_answer: ("stopped",),
     a_deleted_example_comes_back: ("returned",),
@@ -105,42 +94,47 @@ def broken() -> Clone:
     return make_clone()
 
 
-def update_to(saboteur: Callable[[Path], None], answers: Answers = ()) -> Outcome:
-    """Live with the newest release, then update to one that the saboteur made."""
-    template = broken()
-    tag = template.with_release(str(next(_NUMBERS)), saboteur)
-    lane = Lane(Release(template.now.removeprefix("v")), answers, "builds")
-    return live_through(lane, template=template, to=tag)
+@functools.cache
+def lived(tag: str) -> Lived:
+    """Return a project of a release that a team builds in."""
+    return live(Lane(Release(tag.removeprefix("v")), (), "builds"), broken())
 
 
-def test_M3_laboratory_goes_red_when_a_readme_is_dropped_that_no_rule_kept() -> None:
-    first = broken().with_release(str(next(_NUMBERS)), lambda root: rules(root, lambda one: without(one, "/README.md")))
-    last = broken().with_release(str(next(_NUMBERS)), a_readme_is_dropped_that_no_rule_kept)
+def broken_by(saboteur: Callable[[Path], None]) -> str:
+    """Make a release of what a saboteur leaves, and return its tag."""
+    return broken().with_release(str(next(_NUMBERS)), saboteur)
 
-    outcome = live_through(Lane(Release(first.removeprefix("v")), (), "builds"), template=broken(), to=last)
 
-    assert {"lost", "changed"} <= set(outcome.account.wrong)
+def without_rule_of_readme(root: Path) -> None:
+    rules(root, lambda config: without(config, "/README.md"))
+
+
+def without_readme(root: Path) -> None:
+    without_rule_of_readme(root)
+    (root / TEMPLATE / "README.md").unlink()
 
 
 @pytest.mark.parametrize("saboteur", SABOTEURS, ids=lambda saboteur: saboteur.__name__)
 def test_M3_laboratory_goes_red_when(saboteur: Callable[[Path], None]) -> None:
-    answers = (("edge", "caddy"),) if saboteur is a_choice_is_gone else ()
-
-    outcome = update_to(saboteur, answers)
+    outcome = update(lived(broken().now), broken(), broken_by(saboteur))
 
     assert set(SABOTEURS[saboteur]) <= set(outcome.account.wrong)
+    if saboteur is files_of_the_templates_are_not_delivered_or_left_behind:
+        assert outcome.account.stale == ["deploy/compose.yaml", "deploy/nginx/forward.conf"]
 
 
-def test_M3_laboratory_is_green_when_nothing_is_broken() -> None:
-    assert update_to(lambda root: None).account.wrong == {}
+def test_M3_laboratory_goes_red_when_a_file_is_dropped_that_no_rule_left_to_its_user() -> None:
+    outcome = update(lived(broken_by(without_rule_of_readme)), broken(), broken_by(without_readme))
+
+    assert {"lost", "changed"} <= set(outcome.account.wrong)
 
 
-def test_M3_a_floor_that_the_users_own_forbids_is_refused_by_the_lock() -> None:
+def test_M3_a_bound_that_the_users_own_forbids_is_refused_by_the_lock() -> None:
     def bound(root: Path) -> None:
         path = root / TEMPLATE / "chassis/pyproject.toml"
         path.write_text(path.read_text("utf-8").replace('  "orjson', '  "attrs<23",\n  "orjson'), encoding="utf-8")
 
-    outcome = update_to(bound)
+    outcome = update(lived(broken().now), broken(), broken_by(bound))
 
-    assert outcome.account == Account(lines=outcome.account.lines)
+    assert outcome.account.wrong == {}
     assert "No solution found" in lock(outcome.project)

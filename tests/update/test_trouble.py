@@ -16,7 +16,7 @@ import yaml
 
 from tests.render.support import ANSWERS_FILE, ROOT, run, scratch, succeed
 from tests.update.accounting import conflicts, snapshot
-from tests.update.lanes import commit, fresh, render
+from tests.update.lanes import commit, fresh, render, take_back
 from tests.update.releases import clone
 
 BEFORE = "v0.5.0"
@@ -30,6 +30,14 @@ DEADLINE = 60.0
 def _made(tag: str) -> Path:
     project = render(clone(), tag, (), Path(tempfile.mkdtemp(dir=scratch())) / "project")
     commit(project, "generated")
+    return project
+
+
+@functools.cache
+def _updated() -> Path:
+    project = shutil.copytree(_made(BEFORE), Path(tempfile.mkdtemp(dir=scratch())) / "project")
+    assert update(project).returncode == 0
+    commit(project, "update")
     return project
 
 
@@ -78,20 +86,11 @@ def test_M3_a_dirty_tree_is_refused(project: Path) -> None:
 
     assert_refused(project, "Destination repository is dirty; cannot continue.")
 
-    commit(project, "now it is")
-    assert update(project).returncode == 0
-    assert_updated(project)
-    assert (project / "README.md").read_text(encoding="utf-8") == "# Not committed\n"
-
 
 def test_M3_without_git_an_update_is_refused(project: Path) -> None:
     shutil.rmtree(project / ".git")
 
     assert_refused(project, "Updating is only supported in git-tracked subprojects.")
-
-    commit(project, "what there is")
-    assert update(project).returncode == 0
-    assert_updated(project)
 
 
 @pytest.mark.parametrize("left", ["nothing", "all but the version"])
@@ -107,9 +106,7 @@ def test_M3_without_its_answers_an_update_is_refused_and_history_has_them(projec
     assert_refused(project, said[left])
 
     succeed("git", "checkout", "HEAD~1", "--", ANSWERS_FILE, cwd=project)
-    commit(project, "answers are back")
-    assert update(project).returncode == 0
-    assert_updated(project)
+    assert (project / ANSWERS_FILE).read_text(encoding="utf-8") == recorded
 
 
 def test_M3_an_answer_changed_by_hand_changes_nothing_and_the_page_tells_how(project: Path) -> None:
@@ -123,8 +120,8 @@ def test_M3_an_answer_changed_by_hand_changes_nothing_and_the_page_tells_how(pro
     assert halfway[USED].content != wanted[USED].content
     assert halfway["README.md"] == before["README.md"]
 
-    succeed("git", "reset", "--quiet", "--hard", "HEAD~1", cwd=project)
-    succeed("git", "clean", "--quiet", "-d", "--force", cwd=project)
+    take_back(project)
+    succeed("git", "revert", "--no-edit", "HEAD", cwd=project)
     assert update(project, "--data=tool_timeout=300").returncode == 0
     assert_updated(project)
     assert '"300"' in (project / USED).read_text(encoding="utf-8")
@@ -142,25 +139,22 @@ def test_M3_a_downgrade_is_refused(tmp_path: Path) -> None:
     assert snapshot(project) == before
 
 
-def test_M3_a_reverted_update_is_the_way_back(project: Path) -> None:
-    before = snapshot(project)
-    assert update(project).returncode == 0
-    commit(project, "update")
+def test_M3_a_reverted_update_is_the_way_back(tmp_path: Path) -> None:
+    project = shutil.copytree(_updated(), tmp_path / "project")
 
     succeed("git", "revert", "--no-edit", "HEAD", cwd=project)
 
-    assert snapshot(project) == before
+    assert snapshot(project) == snapshot(_made(BEFORE))
 
 
 def test_M3_two_steps_arrive_where_one_does(tmp_path: Path) -> None:
-    one, two = (shutil.copytree(_made("v0.1.0"), tmp_path / name) for name in ("one", "two"))
+    project = shutil.copytree(_made("v0.1.0"), tmp_path / "project")
 
-    assert update(one).returncode == 0
-    assert update(two, "--vcs-ref=v0.3.0").returncode == 0
-    commit(two, "first step")
-    assert update(two).returncode == 0
+    assert update(project, "--vcs-ref=v0.3.0").returncode == 0
+    commit(project, "first step")
+    assert update(project).returncode == 0
 
-    assert snapshot(one) == snapshot(two)
+    assert_updated(project)
 
 
 def test_M3_a_killed_update_loses_nothing_and_starts_again(project: Path, tmp_path: Path) -> None:
@@ -181,8 +175,7 @@ def test_M3_a_killed_update_loses_nothing_and_starts_again(project: Path, tmp_pa
     assert_refused(project, "Destination repository is dirty; cannot continue.")
 
     (project / ".git/index.lock").unlink(missing_ok=True)
-    succeed("git", "reset", "--quiet", "--hard", cwd=project)
-    succeed("git", "clean", "--quiet", "-d", "--force", cwd=project)
+    take_back(project)
 
     assert snapshot(project) == before
     assert update(project).returncode == 0
@@ -190,43 +183,37 @@ def test_M3_a_killed_update_loses_nothing_and_starts_again(project: Path, tmp_pa
     assert (project / ".env").is_file()
 
 
-def test_M3_an_edited_line_of_the_templates_is_a_conflict_and_still_there(project: Path) -> None:
-    ours, name = "# Ours, in the place of the template's line.", "deploy/kubernetes/base/network.yaml"
+def test_M3_edits_where_the_template_changed_something_are_conflicts_and_still_there(project: Path) -> None:
+    name, own = "deploy/kubernetes/base/network.yaml", ".github/workflows/ci.yaml"
+    ours, pipeline = (
+        "# Ours, in the place of the template's line.",
+        "name: our own pipeline, older than the template's\n",
+    )
     newer = fresh(clone(), clone().now, project)[name].content.decode().splitlines()
     lines = (project / name).read_text(encoding="utf-8").splitlines()
     number = next(number for number, line in enumerate(lines) if line not in newer)  # the newest release changed it
     lines[number] = ours
     (project / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    (project / own).parent.mkdir(parents=True)
+    (project / own).write_text(pipeline, encoding="utf-8")
     commit(project, "edited")
 
     assert update(project).returncode == 0
 
-    assert conflicts(project, snapshot(project)) == [name]
+    assert conflicts(project, snapshot(project)) == sorted([name, own])
     assert ours in (project / name).read_text(encoding="utf-8")
-    succeed("git", "checkout", "--theirs", "--", name, cwd=project)
+    assert pipeline in (project / own).read_text(encoding="utf-8")
+    assert is_told("stood where the template has a file now")
+    succeed("git", "checkout", "--theirs", "--", name, own, cwd=project)
     succeed("git", "add", "--all", cwd=project)
     assert_updated(project)
     assert (project / name).read_text(encoding="utf-8").splitlines() == newer
 
 
-def test_M3_a_file_of_yours_where_the_template_has_one_now_is_a_conflict_and_still_there(project: Path) -> None:
-    ours = "name: our own pipeline, older than the template's\n"
-    (project / ".github/workflows").mkdir(parents=True)
-    (project / ".github/workflows/ci.yaml").write_text(ours, encoding="utf-8")
-    commit(project, "a pipeline")
-
-    assert update(project).returncode == 0
-
-    assert conflicts(project, snapshot(project)) == [".github/workflows/ci.yaml"]
-    assert ours in (project / ".github/workflows/ci.yaml").read_text(encoding="utf-8")
-    assert is_told("stood where the template has a file now")
-
-
-def test_M3_seeds_that_came_later_are_brought_by_one_command(project: Path) -> None:
+def test_M3_seeds_that_came_later_are_brought_by_one_command(tmp_path: Path) -> None:
+    project = shutil.copytree(_updated(), tmp_path / "project")
     (project / "README.md").write_text("# Ours\n", encoding="utf-8")
     commit(project, "ours")
-    assert update(project).returncode == 0
-    commit(project, "update")
     before = snapshot(project)
 
     command = "copier recopy --defaults --vcs-ref=:current: --skip '*'"
