@@ -1,6 +1,6 @@
 # Each target does its own set-up on a fresh Debian or Ubuntu with python3 >= 3.11, git and make.
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench rehearsal lint release
+.PHONY: help demo test bench rehearsal laboratory lint release
 
 help:
 	@echo 'MCP Chassis: a template for production MCP servers. Start with `make demo`.'
@@ -8,6 +8,7 @@ help:
 	@echo '  make demo       render a server, start it, talk to it, show what happened'
 	@echo '  make bench      measure costs and limits, compare with the goals (7 minutes; ARGS=--quick takes one)'
 	@echo '  make rehearsal  replace replicas under load, lose no call (half an hour; ARGS=--quick takes three minutes)'
+	@echo '  make laboratory  update lived-in projects of every release, count every line (ten minutes)'
 	@echo '  make lint       style, types, derived files, shell scripts (seconds)'
 	@echo '  make test       lint, then every test (installs nginx, Redis, PostgreSQL, Prometheus and what else is missing)'
 	@echo '  make release    cut the release VERSION=0.6.0, or say why not (ARGS=--dry-run changes nothing)'
@@ -28,6 +29,9 @@ rehearsal:
 
 release:
 	@scripts/setup.sh python scripts/release.py $(VERSION) $(ARGS)
+
+laboratory:
+	@scripts/setup.sh python -m tests.update $(ARGS)
 
 test:
 	@scripts/setup.sh --test-packages python scripts/lint.py

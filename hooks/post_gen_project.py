@@ -76,6 +76,12 @@ def without_secrets(url: str) -> str:
     return re.sub(r"^(ssh://[^/@:]*):[^/@]*@", r"\1@", url)
 
 
+def recognisable(url: str) -> str:
+    """Return the URL so that copier knows it as a git repository's, which it tells by the end, the host or this prefix."""
+    known = url.startswith(("https://github.com/", "https://gitlab.com/", "git://")) or url.endswith(".git")
+    return url if known or "://" not in url else f"git+{url}"
+
+
 def source(context: dict[str, Any]) -> dict[str, str]:
     """Return where `copier update` finds the template, and the version that was rendered.
 
@@ -85,7 +91,7 @@ def source(context: dict[str, Any]) -> dict[str, str]:
     # cruft sets no `_repo_dir` and keeps a record of its own.
     repository = Path(context.get("_repo_dir", ""))
     if not repository.is_absolute():
-        raise Unrecorded("given by a relative path")
+        raise Unrecorded("given by a relative path, or cruft keeps the record")
     commit = git(repository, "describe", "--tags", "--always") if (repository / ".git").exists() else ""
     if not commit:
         raise Unrecorded("not a git clone with a commit")
@@ -95,7 +101,7 @@ def source(context: dict[str, Any]) -> dict[str, str]:
         return {"_commit": commit, "_src_path": str(repository)}
     # An abbreviation such as gh: is cookiecutter's own; the clone knows the whole address.
     address = git(repository, "config", "--get", "remote.origin.url") or context["_template"]
-    return {"_commit": commit, "_src_path": without_secrets(address)}
+    return {"_commit": commit, "_src_path": recognisable(without_secrets(address))}
 
 
 def record(project: Path, context: dict[str, Any]) -> None:

@@ -59,6 +59,7 @@ class Account:
         stale: Files of the template's that differ from a fresh render, or should be gone.
         answers: Answers that are not what they were.
         stopped: Why there was no update at all.
+        lock: What uv said, if it found no versions that suit both the team and the chassis.
     """
 
     lines: int = 0
@@ -69,6 +70,7 @@ class Account:
     stale: list[str] = field(default_factory=list)
     answers: list[str] = field(default_factory=list)
     stopped: str = ""
+    lock: str = ""
 
     @property
     def wrong(self) -> dict[str, Any]:

@@ -17,8 +17,9 @@ TOOL: Final = '''\
 
 from typing import Annotated
 
-from mcp_chassis import ToolFailure
 from pydantic import Field
+
+from mcp_chassis import ToolFailure
 
 from ..server import server
 from ..settings import Settings
@@ -128,10 +129,11 @@ def tools(project: Project) -> None:
     for name in ("notes", "stored_notes"):
         source = project.root / project.package / "tools" / f"{name}.py"
         if source.is_file():
-            project.change(f"{project.package}/tools/{name}.py", lambda text: text + "# Renamed by the team.\n")
+            project.change(f"{project.package}/tools/{name}.py", lambda text: text + "\n\n# Renamed by the team.\n")
             source.rename(source.with_name("memos.py"))
     project.delete(f"{project.package}/tools/countdown.py")
     project.delete("tests/test_countdown.py")
+    project.change("tests/test_tools.py", lambda text: text.partition("\n\nasync def test_progress_")[0])
     project.change(f"{project.package}/settings.py", lambda text: text + SETTING)
     project.change(f"{project.package}/server.py", lambda text: text.replace("Keeps short notes.", "Keeps our notes."))
 

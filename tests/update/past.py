@@ -111,3 +111,12 @@ PAST: Final = (
     Past("new questions, other defaults", _other_questions),
     Past("every file worded otherwise", _other_words),
 )
+
+
+def _all(root: Path) -> None:
+    for change in PAST:
+        change.apply(root)
+
+
+AT_ONCE: Final = Past("all of these at once", _all)
+"""For who has no time to live through each."""

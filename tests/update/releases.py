@@ -29,7 +29,7 @@ from tests.render.support import (
     scratch,
     succeed,
 )
-from tests.update.past import PAST
+from tests.update.past import AT_ONCE, PAST
 
 VERSION_FILE: Final = f"{TEMPLATE}/chassis/pyproject.toml"
 _VERSION: Final = re.compile(r'^version = "(.+)"$', flags=re.MULTILINE)
@@ -86,6 +86,11 @@ def past() -> tuple[Release, ...]:
     """Return every release that the laboratory updates from."""
     made_up = (Release(f"0.0.{number}", change.mimics) for number, change in enumerate(PAST, start=1))
     return (*released(), *made_up)
+
+
+def at_once() -> Release:
+    """Return the past release that has every made-up change."""
+    return Release(f"0.0.{len(PAST) + 1}", AT_ONCE.mimics)
 
 
 def current_version() -> str:
@@ -145,12 +150,13 @@ class Clone:
 def make_clone() -> Clone:
     """Return a new scratch clone.
 
-    Its history is a line of releases and nothing between them, so that copier clones it in no time.
+    Its history is a line of releases and nothing between them, so that copier clones it in no time. Its name ends as an
+    address does that copier knows as a git repository's.
     """
-    repository = Path(tempfile.mkdtemp(dir=scratch())) / "template"
+    repository = Path(tempfile.mkdtemp(dir=scratch())) / "template.git"
     repository.mkdir()
     succeed("git", "init", "--quiet", "--initial-branch=main", cwd=repository)
-    for number, change in enumerate(PAST, start=1):
+    for number, change in enumerate((*PAST, AT_ONCE), start=1):
         _empty(repository)
         change.apply(copy_template(repository))
         _list_again(repository)
@@ -168,7 +174,7 @@ def make_clone() -> Clone:
 
 @functools.cache
 def clone() -> Clone:
-    """Return this worker's scratch clone; nobody may change its releases, everybody may add one."""
+    """Return this worker's scratch clone; nobody may change it."""
     return make_clone()
 
 
