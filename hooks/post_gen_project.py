@@ -77,7 +77,7 @@ def without_secrets(url: str) -> str:
 
 
 def recognisable(url: str) -> str:
-    """Return the URL so that copier knows it as that of a git repository: by its end, its host or this prefix."""
+    """Return the URL so that copier takes it for a git repository's, which it tells by end, host or prefix."""
     known = url.startswith(("https://github.com/", "https://gitlab.com/", "git://")) or url.endswith(".git")
     return url if known or "://" not in url else f"git+{url}"
 

@@ -28,7 +28,8 @@ _DROPPED: Final = {
     "deploy/kubernetes/overlays/staging/kustomization.yaml": SEEDED_ONCE,
     "deploy/nginx/conf.d/legacy.conf": SEEDED_ONCE,
 }
-_WITHOUT_COMMENTS: Final = (".json", ".typed")
+_LEFT: Final = (".json", ".py", ".typed")
+"""Seeds that hold no comment, or that a formatter of the team's would touch."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ def _other_words(root: Path) -> None:
     for path in sorted(path for path in project.rglob("*") if path.is_file()):
         yours = is_yours(path.relative_to(project).as_posix())
         # The answers file is copier's, and what users keep has to stay readable.
-        if "answers_file" in path.name or (yours and path.suffix in _WITHOUT_COMMENTS):
+        if "answers_file" in path.name or (yours and path.suffix in _LEFT):
             continue
         path.write_bytes((b"" if yours else words) + path.read_bytes() + words)
 
