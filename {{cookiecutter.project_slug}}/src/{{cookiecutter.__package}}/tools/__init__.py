@@ -1,1 +1,0 @@
-"""Your tools, a module a subject."""
