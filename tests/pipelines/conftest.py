@@ -17,7 +17,16 @@ from tests.pipelines.executor import Job, Workflow, gitlab_job
 from tests.pipelines.stand_ins import StandIns
 from tests.render.support import Answers, by_copier, environment, succeed
 
-SECRETS = {"KUBE_CONFIG": "the cluster's", "PROBE_TOKEN": "the probe's", "MCP_REGISTRY_KEY": "k3y", "UPDATE_TOKEN": "u"}
+SECRETS = {
+    "KUBE_CONFIG": "the cluster's",
+    "PROBE_TOKEN": "the probe's",
+    "MCP_REGISTRY_KEY": "k3y",
+    "UPDATE_TOKEN": "u",
+    "REGISTRY_USERNAME": "someone",
+    "REGISTRY_PASSWORD": "r",
+}
+IMAGE = "registry.acme.test/acme-notes"
+"""Of a render whose registry is not the example's."""
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -46,6 +55,7 @@ class Repository:
     programs: StandIns
     secrets: dict[str, str] = field(default_factory=lambda: dict(SECRETS))
     tag: str = "v0.1.0"
+    settings: dict[str, str] = field(default_factory=lambda: {"PRODUCTION_PROBE": "on"})
 
     def variables(self) -> dict[str, str]:
         """Return a runner's environment."""
@@ -55,7 +65,7 @@ class Repository:
     def github(self, workflow: str, **more: str) -> dict[str, Job]:
         """Run a workflow of GitHub's, for the tag, and return what each job did; `more` wins over its variables."""
         variables = self.variables() | {"GITHUB_REF_NAME": self.tag, "GITHUB_SHA": self.git("rev-parse", "HEAD")}
-        context: dict[str, Any] = {"secrets": self.secrets, "vars": {"PRODUCTION_PROBE": "on"}}
+        context: dict[str, Any] = {"secrets": self.secrets, "vars": self.settings}
         return Workflow(self.project, workflow, variables, more, **context).run()
 
     def gitlab(self, job: str, **more: str) -> tuple[int, str]:
@@ -71,6 +81,13 @@ class Repository:
             "CI_API_V4_URL": "https://git.example.com/api/v4",
             "CI_PROJECT_ID": "7",
             "CI_PROJECT_URL": "https://git.example.com/acme/notes",
+            "CI_REGISTRY": "registry.git.example.com",
+            "CI_REGISTRY_USER": "gitlab-ci-token",
+            "CI_REGISTRY_PASSWORD": "the-jobs-own",
+            # The forge's address is a folder here, and takes options of a push.
+            "GIT_CONFIG_COUNT": "1",
+            "GIT_CONFIG_KEY_0": f"url.{self.remote}.insteadOf",
+            "GIT_CONFIG_VALUE_0": "https://git.example.com/acme/notes.git",
             "CI_JOB_URL": "https://git.example.com/acme/notes/-/jobs/1",
         }
         return gitlab_job(self.project, job, self.variables() | predefined | given | more)
@@ -90,10 +107,12 @@ def repository(tmp_path: Path) -> Callable[..., Repository]:
 
     def make(*answers: tuple[str, str], source: Path | None = None, real: Collection[str] = ()) -> Repository:
         project, remote = tmp_path / "project", tmp_path / "remote.git"
-        chosen: Answers = answers
+        team = ("team", f"{{image_registry: {IMAGE.split('/')[0]}}}")
+        chosen: Answers = answers if any(name == "team" for name, _ in answers) else (*answers, team)
         shutil.copytree(source or by_copier(chosen), project)
         made = Repository(project, remote, StandIns(tmp_path / "stand-ins", real))
         succeed("git", "init", "--quiet", "--bare", "--initial-branch=main", remote, cwd=tmp_path)
+        succeed("git", "config", "receive.advertisePushOptions", "true", cwd=remote)
         made.git("init", "--quiet", "--initial-branch=main")
         made.git("remote", "add", "origin", str(remote))
         (project / ".git/info/exclude").write_text("manifests.yaml\nrelease.yaml\napplied\ncommitted\nprobe.txt\n")

@@ -40,20 +40,21 @@ def lookup(context: Mapping[str, Any], path: str) -> Any:
     return found
 
 
-def evaluate(expression: str, context: Mapping[str, Any], failed: bool) -> Any:
+def evaluate(expression: str, context: Mapping[str, Any], status: str) -> Any:
     """Return the value of an expression of GitHub's language, as far as the workflows use it."""
     python = []
     for token in TOKEN.findall(expression):
-        if token in WORDS:
-            python.append(WORDS[token])
+        if token in WORDS or token.isdecimal():
+            python.append(WORDS.get(token, token))
         elif token[0] == "'" or not re.match(r"[\w*]", token) or re.search(rf"\b{token}\(", expression):
             python.append(token)
         else:
             python.append(f"look({token!r})")
     functions = {
         "look": lambda path: lookup(context, path),
-        "success": lambda: not failed,
-        "failure": lambda: failed,
+        "success": lambda: status == "success",
+        "failure": lambda: status == "failure",
+        "cancelled": lambda: status == "cancelled",
         "always": lambda: True,
         "join": lambda parts, by: by.join(parts),
     }
@@ -67,7 +68,8 @@ class Workflow:
         project: A rendered project; steps change it.
         name: The file below `.github/workflows`.
         variables: The environment of the runner, `PATH` with the stand-ins included.
-        overrides: Variables that win over those of the workflow, such as another `PUBLIC_URL`.
+        overrides: Variables that win over those of the workflow, such as another `PUBLIC_URL`. `CUT_OFF` names the step
+            in which the job's time limit ends it.
         contexts: `secrets`, `vars` and more of `github`.
     """
 
@@ -100,9 +102,9 @@ class Workflow:
         done: dict[str, Job] = {}
         for name, job in self.document["jobs"].items():
             needs = [job["needs"]] if isinstance(job.get("needs"), str) else job.get("needs", [])
-            failed = any(done[one].result != "success" for one in needs)
+            status = "failure" if any(done[one].result != "success" for one in needs) else "success"
             contexts = self._contexts | {"needs": {one: vars(done[one]) for one in needs}}
-            wanted = self._holds(job.get("if", "success()"), contexts, failed)
+            wanted = self._holds(job.get("if", "success()"), contexts, status)
             done[name] = self._run_job(job, contexts) if wanted else Job(result="skipped")
         return done
 
@@ -112,13 +114,15 @@ class Workflow:
         steps: dict[str, dict[str, Any]] = {}
         context = {**contexts, "steps": steps, "env": variables}
         for number, step in enumerate(job["steps"]):
-            name, failed = step.get("name", step.get("uses", f"step {number}")), done.result != "success"
+            name = step.get("name", step.get("uses", f"step {number}"))
             outputs: dict[str, str] = {}
             outcome = "skipped"
-            if self._holds(step.get("if", "success()"), context, failed):
+            if name == self._overrides.get("CUT_OFF"):
+                outcome = "cancelled"
+            elif self._holds(step.get("if", "success()"), context, done.result):
                 outcome = "success" if "uses" in step else self._run_step(step, context, variables, outputs, done)
-            if outcome == "failure":
-                done.result = "failure"
+            if outcome in {"failure", "cancelled"}:
+                done.result = outcome
             done.outcomes[name] = outcome
             steps[step.get("id", str(number))] = {"outputs": outputs, "outcome": outcome}
         done.outputs = {name: self._filled(value, context) for name, value in job.get("outputs", {}).items()}
@@ -154,19 +158,19 @@ class Workflow:
             target.update({name: value for name, _, value in (line.partition("=") for line in lines)})
         return "failure" if ended.returncode else "success"
 
-    def _holds(self, condition: str, context: Mapping[str, Any], failed: bool) -> bool:
+    def _holds(self, condition: str, context: Mapping[str, Any], status: str) -> bool:
         text = str(condition).removeprefix("${{").removesuffix("}}")
         # A condition without a status function means: and nothing failed.
-        if not re.search(r"\b(success|failure|always)\(\)", text) and failed:
+        if not re.search(r"\b(success|failure|always|cancelled)\(\)", text) and status != "success":
             return False
-        return bool(evaluate(text, context, failed))
+        return bool(evaluate(text, context, status))
 
     def _filled(self, text: str, context: Mapping[str, Any]) -> str:
-        return re.sub(r"\$\{\{(.*?)\}\}", lambda match: str(evaluate(match.group(1), context, failed=False)), str(text))
+        return re.sub(r"\$\{\{(.*?)\}\}", lambda match: str(evaluate(match.group(1), context, "success")), str(text))
 
 
 def gitlab_job(project: Path, name: str, variables: Mapping[str, str]) -> tuple[int, str]:
-    """Run a job's `script` in one shell and its `after_script` in another, as GitLab's runner does.
+    """Run a job's `before_script` and `script` in one shell and its `after_script` in another, as GitLab's runner does.
 
     Returns:
         The exit code of the script, and everything that was said.
@@ -180,10 +184,13 @@ def gitlab_job(project: Path, name: str, variables: Mapping[str, str]) -> tuple[
         "UV_PYTHON": os.environ.get("UV_PYTHON", ""),
     }
     code, said = 0, ""
+    temporary = project.parent / "tmp"  # a job has a machine of its own, tests share one
+    temporary.mkdir(exist_ok=True)
     for part in ("script", "after_script"):
+        lines = [*(job.get("before_script", []) if part == "script" else []), *job.get(part, [])]
         status = {"CI_JOB_STATUS": "failed" if code else "success"}
         ended = subprocess.run(
-            ["bash", "-eo", "pipefail", "-c", "\n".join(job.get(part, []))],
+            ["bash", "-eo", "pipefail", "-c", "\n".join(lines).replace("/tmp/", f"{temporary}/")],
             cwd=project,
             env={**environment, **status},
             stdin=subprocess.DEVNULL,

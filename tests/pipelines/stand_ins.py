@@ -23,6 +23,8 @@ PROGRAMS = {
     "kubectl": """case "$1 $2" in
 kustomize*) exec kustomize build "$2" ;;
 "get deployment") answer deployed ;;
+"get job") answer migration ;;
+"apply --filename") cat "$3" >>"@state/applied"; echo "# end of one call" >>"@state/applied" ;;
 esac
 ! grep --quiet --fixed-strings --file "@state/fail" <<<"kubectl $*"
 """,
@@ -42,7 +44,10 @@ esac
   fi
   count=$(($(answer probes) + 1))
   echo "$count" >"@state/probes"
-  [ "$count" -gt "$(answer passes-after | grep . || echo 0)" ] || { answer probe-says; exit 1; }
+  [ "$count" -gt "$(answer passes-after | grep . || echo 0)" ] || {
+    answer probe-says
+    exit "$(answer probe-code | grep . || echo 1)"
+  }
   ;;
 esac
 ! grep --quiet --fixed-strings --file "@state/fail" <<<"uv $*"
@@ -54,22 +59,29 @@ exec copier "$@"
 "issue list") answer issue ;;
 "issue create") echo 12 >"@state/issue" ;;
 "issue close") rm "@state/issue" ;;
-"pr edit") [ -e "@state/pull-request" ] ;;
-"pr create") touch "@state/pull-request" ;;
+"pr list") answer pull-request ;;
+"pr edit") [ "$3" = "$(answer pull-request)" ] ;;
+"pr create") echo 8 >"@state/pull-request" ;;
 esac
 for word in "$@"; do [ "${last:-}" != --body-file ] || cp "$word" "@state/body"; last=$word; done
 """,
     "curl": """for word in "$@"; do
   [ "${last:-}" != --output ] || output=$word
-  case "$word" in *.tar.gz) output=${output:-${word##*/}}; cp "@state/archive.tar.gz" "$output" ;; esac
+  case "$word" in
+  */linux/*/kubectl) echo >"$output" ;;
+  *.tar.gz) output=${output:-${word##*/}}; cp "@state/archive.tar.gz" "$output" ;;
+  esac
   last=$word
 done
 case "$*" in *labels=production-probe*state=opened*) answer issues ;; esac
 """,
     "sha256sum": "grep --quiet .\n",
     "sleep": "",
+    "apk": "",
+    "apt-get": "",
+    "pip": "",
 }
-SHIPPED = ("gitleaks", "mcp-publisher")
+SHIPPED = ("gitleaks", "grype", "mcp-publisher")
 """What the archives hold."""
 
 SHIPPED_BODY = """! grep --quiet --fixed-strings --file "@state/fail" <<<"${0##*/} $*"
@@ -101,6 +113,7 @@ class StandIns:
                 entry.size, entry.mode = len(content), 0o755
                 archive.addfile(entry, io.BytesIO(content))
         self.fail()
+        self.say("migration", "SuccessCriteriaMet Complete")
 
     def fail(self, *words: str) -> None:
         """Make every call that holds one of these words fail."""

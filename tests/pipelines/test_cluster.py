@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
+import yaml
 
 from tests.deploy.kubernetes_build import OVERLAY, Object, build, edited, of_kind, only, parse, pods, replaced
 from tests.deploy.kubernetes_schemas import refused_by_the_server
@@ -79,3 +82,28 @@ def test_M5_what_a_team_prescribes_is_in_every_object_that_can_hold_it() -> None
     assert {"Deployment", "Service", "ConfigMap", "NetworkPolicy"} <= labelled
     (container,) = only(objects, "Deployment")["spec"]["template"]["spec"]["containers"]
     assert container["image"] == "reg.example.com/a/acme-notes:0.1.0"
+
+
+MESH: Answers = (("edge", "mesh"), ("database", "postgres"))
+
+
+@pytest.mark.parametrize("answers", [(), MESH, (("edge", "caddy"),)], ids=["nginx", "mesh", "caddy"])
+def test_G6_rights_on_the_page_are_those_that_the_overlay_and_the_pipeline_need(answers: Answers) -> None:
+    page = (ROOT / "docs/pipelines.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"<!-- rights -->\n```yaml\n(.*?)```", page, flags=re.DOTALL)
+    may = {
+        (group, resource): set(rule["verbs"])
+        for role in yaml.safe_load_all(block)
+        for rule in role["rules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+    }
+
+    for one in parse(build(by_copier(answers) / OVERLAY)):
+        group, _, _ = one["apiVersion"].rpartition("/")
+        kind = one["kind"].lower()
+        right = may[group, f"{kind[:-1]}ies" if kind.endswith("y") else f"{kind}s"]
+        assert right >= ({"get", "patch"} if kind == "namespace" else {"get", "create", "patch"}), kind
+    assert may["batch", "jobs"] >= {"delete", "get"}
+    assert may["apps", "replicasets"] >= {"list"}
+    assert not [verb for verbs in may.values() for verb in verbs if verb == "*"]

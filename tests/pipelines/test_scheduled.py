@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -55,15 +56,53 @@ def test_G5_probe_that_fails_three_times_opens_one_issue_and_closes_it(repositor
     assert changes == [["create", "--label"], ["edit", "12"], ["close", "12"]]
 
 
-def test_G5_failure_that_is_not_productions_opens_no_issue(repository: Make) -> None:
+@pytest.mark.parametrize("fault", [(), ("uv sync",)], ids=["wrong usage", "no prober"])
+def test_G5_failure_that_is_not_productions_opens_no_issue(repository: Make, fault: tuple[str, ...]) -> None:
     here = repository()
-    workflow = here.project / ".github/workflows/probe.yaml"
-    workflow.write_text(workflow.read_text(encoding="utf-8").replace("umask 077", "exit 7"), encoding="utf-8")
+    here.programs.fail(*fault)
+    here.programs.break_probe("no such file")
+    here.programs.say("probe-code", "2")
 
     jobs = here.github("probe")
 
     assert jobs["probe"].result == "failure"
+    assert ("this is no outage" in jobs["probe"].said) is (not fault)
     assert here.programs.calls("gh") == []
+    assert len([call for call in here.programs.calls("uv") if " probe " in call]) == (0 if fault else 1)
+
+
+@pytest.mark.parametrize("said", ["", "dns       ok\n"])
+def test_G5_probe_that_the_time_limit_ends_opens_an_issue_that_says_so(repository: Make, said: str) -> None:
+    here = repository()
+    temporary = here.project.parent / f"{here.project.name}-runner"
+    temporary.mkdir()
+    if said:
+        (temporary / "probe.txt").write_text(said, encoding="utf-8")
+
+    jobs = here.github("probe", CUT_OFF="Probe, three times before it counts")
+
+    assert jobs["probe"].result == "cancelled"
+    body = (here.programs.state / "body").read_text(encoding="utf-8")
+    assert "cut off before it had an answer" in body
+    assert said.strip() in body
+
+
+def test_G5_probe_expects_the_schema_of_the_newest_release_and_none_before_it(repository: Make) -> None:
+    here = repository()
+    here.github("probe")
+    (here.project / "schema").mkdir()
+    (here.project / "schema/tools.sha256").write_text("released  tools.json\n", encoding="utf-8")
+    here.git("add", "schema")
+    here.git("commit", "--quiet", "--message=Schema")
+    here.git("tag", "v0.1.0")
+    (here.project / "schema/tools.sha256").write_text("merged  tools.json\n", encoding="utf-8")
+    here.git("commit", "--quiet", "--all", "--message=Another schema")
+    here.github("probe")
+
+    before, after = [call for call in here.programs.calls("uv") if " probe " in call]
+    assert "--expect-schema" not in before
+    (expected,) = re.findall(r"--expect-schema (\S+)", after)
+    assert Path(expected).read_text(encoding="utf-8") == "released  tools.json\n"
 
 
 def test_G5_gitlab_opens_changes_and_closes_one_issue(repository: Make) -> None:
@@ -119,11 +158,17 @@ def test_G6_update_opens_a_pull_request_with_the_changelog(lived_in: Repository)
 
 
 def test_G6_update_brings_the_open_pull_request_up_to_date(lived_in: Repository) -> None:
-    (lived_in.programs.state / "pull-request").touch()
+    lived_in.programs.say("pull-request", "8")
 
     jobs = lived_in.github("update")
 
     assert jobs["update"].result == "success", jobs["update"].said
+    assert [
+        call
+        for call in lived_in.programs.calls("gh")
+        if call.startswith("gh pr list --head chassis-update --state open")
+    ]
+    assert [call for call in lived_in.programs.calls("gh") if call.startswith("gh pr edit 8 ")]
     assert not [call for call in lived_in.programs.calls("gh") if "pr create" in call]
 
 
@@ -205,7 +250,7 @@ def test_C3_one_red_gate_fails_the_required_job(repository: Make, gate: str) -> 
 def test_C3_gitlab_calls_the_same_gates(repository: Make) -> None:
     here = repository(("ci", "gitlab"))
 
-    ended = {job: here.gitlab(job) for job in ("check", "deployment", "build", "scan", "sbom")}
+    ended = {job: here.gitlab(job) for job in ("check", "deployment", "build", "scan", "sbom", "gates")}
 
     assert {job: code for job, (code, _) in ended.items()} == dict.fromkeys(ended, 0), ended
     assert [call for call in here.programs.calls("uv") if call in COMMANDS] == COMMANDS
@@ -218,8 +263,9 @@ def test_C3_image_is_built_on_the_base_that_is_pinned(repository: Make) -> None:
 
     here.github("ci")
     (here.project / "deploy/base.Dockerfile").unlink()
-    here.github("ci")
+    said = here.github("ci")["image"].said
 
+    assert "No such file" not in said
     first, second = here.programs.calls("docker")
     assert f"--build-arg BASE_IMAGE={pinned} " in first
     assert "BASE_IMAGE" not in second
