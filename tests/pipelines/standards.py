@@ -161,12 +161,12 @@ def _trusts(pod: Object, container: Object, team: Team) -> bool:
 
 def in_texts(project: Path) -> Iterator[str]:
     """Yield each file of the template's that still holds a value of the template's own."""
-    for path in sorted(path for path in project.rglob("*") if path.is_file()):
+    for path in sorted(path for path in project.rglob("*") if path.is_file() and path.suffix != ".pyc"):
         name = path.relative_to(project).as_posix()
-        if not is_yours(name) and name != ".copier-answers.yml" and path.suffix != ".pyc":
-            found = DEFAULTS.search(path.read_text(encoding="utf-8"))
-            if found:
-                yield f"{name}: {found[0]}"
+        if is_yours(name) or name == ".copier-answers.yml" or name.startswith(".git/"):
+            continue
+        if found := DEFAULTS.search(path.read_text(encoding="utf-8")):
+            yield f"{name}: {found[0]}"
 
 
 def ignored(project: Path, team: Team) -> list[str]:
