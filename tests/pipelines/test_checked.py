@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
+from mcp_chassis.checks.policy import LISTS, NUMBERS
 from tests.pipelines.executor import gitlab_resolved
 from tests.render.support import QUESTIONS, ROOT, TEMPLATE, Answers, by_copier, label, matrix, run
 
@@ -214,10 +215,16 @@ def test_G6_page_names_every_secret_variable_and_key_that_the_pipelines_read() -
     texts = "".join(path.read_text(encoding="utf-8") for path in (ROOT / TEMPLATE).rglob("*") if is_pipeline(path))
 
     read = set(re.findall(r"(?:secrets|vars)\.(\w+)", texts)) | {"ISSUE_TOKEN", "SYNC_TIMEOUT", "SCHEDULE"}
-    keys = set(re.findall(r"'(\w+)': '\^", QUESTIONS["team"]["validator"])) | {"labels"}
 
     assert {name for name in read if name not in page} == set()
-    assert set(re.findall(r"^\| `(\w+)` \|", page, flags=re.MULTILINE)) == keys
+
+
+def test_M5_page_names_every_key_of_a_team_and_every_rule_of_a_policy() -> None:
+    page = (ROOT / "docs/platform.md").read_text(encoding="utf-8")
+
+    keys = {one or other for one, other in re.findall(r"'(\w+)': '\^|key == '(\w+)'", QUESTIONS["team"]["validator"])}
+
+    assert set(re.findall(r"^\| `(\w+)` \|", page, flags=re.MULTILINE)) == keys | {*LISTS, *NUMBERS}
 
 
 def is_pipeline(path: Path) -> bool:

@@ -44,7 +44,8 @@ AWKWARD: Answers = (
         "team",
         "{image_base: 'reg.example.com:5000/a/b_c:1@sha256:0f', image_registry: 'reg.example.com:5000/a/b_c',"
         " namespace: n-1, package_index: 'https://p.example.com:8443/~a/simple/', runner: L_1.x,"
-        " labels: {example.com/cost-centre: '7', truth: 'on', owner: A_b.c}}",
+        " labels: {example.com/cost-centre: '7', truth: 'on', owner: A_b.c},"
+        " annotations: {a.example/who: '*x: #7, naïve & %s!', Truth: 'yes'}, limits: {memory: 1Gi, MCP_MAX_CALLS: 7}}",
     ),
 )
 """Every character class that validators let through and that a format could stumble over."""

@@ -27,6 +27,7 @@ from tests.render.support import (
     succeed,
     template,
 )
+from tests.render.teams import BAD_TEAMS, GOOD_TEAMS
 
 BAD = [
     ("project_name", "", "Acme Notes"),
@@ -91,24 +92,7 @@ BAD = [
     ("registry", "https://mcp-registry.example.com/v0", "https://mcp-registry.example.com"),
     ("registry", "https://someone@mcp-registry.example.com", "https://mcp-registry.example.com"),
     ("registry", "", "https://mcp-registry.example.com"),
-    ("team", "linux-large", "{runner: linux-large}"),
-    ("team", "[runner]", "{runner: linux-large}"),
-    ("team", "{runners: linux-large}", "{runner: linux-large}"),
-    ("team", "{runner: [self-hosted, linux]}", "{runner: linux-large}"),
-    ("team", "{runner: 'linux large'}", "{runner: linux-large}"),
-    ("team", "{runner: '{x}'}", "{runner: linux-large}"),
-    ("team", "{runner: 'x\n'}", "{runner: linux-large}"),
-    ("team", "{image_registry: 'https://registry.example.com'}", "{image_registry: registry.example.com/notes}"),
-    ("team", "{image_registry: registry.example.com/}", "{image_registry: registry.example.com/notes}"),
-    ("team", "{image_base: 'python 3'}", "{image_base: python:3.13-slim-trixie}"),
-    ("team", "{namespace: Notes}", "{namespace: notes}"),
-    ("team", "{package_index: 'http://p.example.com'}", '{package_index: "https://packages.example.com/simple"}'),
-    ("team", "{package_index: 'https://u:p@p.example.com'}", '{package_index: "https://packages.example.com/simple"}'),
-    ("team", "{labels: payments}", "{labels: {cost-centre: payments}}"),
-    ("team", "{labels: {cost centre: payments}}", "{labels: {cost-centre: payments}}"),
-    ("team", "{labels: {'true': payments}}", "{labels: {cost-centre: payments}}"),
-    ("team", "{labels: {'7': payments}}", "{labels: {cost-centre: payments}}"),
-    ("team", "{labels: {app.kubernetes.io/name: other}}", "{labels: {cost-centre: payments}}"),
+    *BAD_TEAMS,
 ]
 
 GOOD = [
@@ -128,10 +112,7 @@ GOOD = [
     ("tool_timeout", "1"),
     ("tool_timeout", "3600"),
     ("registry", "https://mcp.example.com:8443"),
-    ("team", "{}"),
-    ("team", "{labels: {}}"),
-    ("team", "{runner: self-hosted, labels: {truth: 'yes', a: '0'}}"),
-    ("team", "{image_registry: 'localhost:5000', namespace: n}"),
+    *GOOD_TEAMS,
 ]
 
 
@@ -215,7 +196,7 @@ def test_M5_refusal_of_an_unknown_key_lists_every_known_one() -> None:
 
     rule = QUESTIONS["team"]["validator"]
     known = {*re.findall(r"'(\w+)': '\^", rule), *re.findall(r"key == '(\w+)'", rule)}
-    assert len(known) == 6
+    assert len(known) == 12
     assert known <= set(re.findall(r"\w+", message.replace("runners is", "")))
 
 

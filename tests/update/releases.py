@@ -189,8 +189,12 @@ def questions(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def known(answers: Answers, asked: Mapping[str, Any]) -> Answers:
-    """Return the answers to questions that a release asks."""
-    return tuple((name, value) for name, value in answers if name in asked)
+    """Return the answers to questions that a release asks, of a team's standards those that it knows."""
+    found = dict(pair for pair in answers if pair[0] in asked)
+    if "team" in found:
+        rule, team = asked["team"]["validator"], yaml.safe_load(found["team"])
+        found["team"] = yaml.safe_dump({key: value for key, value in team.items() if f"'{key}'" in rule})
+    return tuple(found.items())
 
 
 def matrix_of(copier_yml: str, **more: tuple[str, ...]) -> tuple[Answers, ...]:

@@ -14,11 +14,12 @@ from mcp_chassis.checks.sources import Block, seconds
 
 PROBES: Final = ("startupProbe", "livenessProbe", "readinessProbe")
 SERVING: Final = frozenset({"Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "Pod"})
-_POD_OF: Final = {
+POD_OF: Final = {
     "Pod": (),
     "CronJob": ("spec", "jobTemplate", "spec", "template"),
     **dict.fromkeys(("Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "Job"), ("spec", "template")),
 }
+"""By kind, the way to the pod."""
 _OURS: Final = re.compile(
     r"MCP_(ENVIRONMENT|PUBLIC_URL|AUTH|EXPOSURE|HOST|PORT|(STATE|DATABASE|DATABASE_MIGRATION)_URL)"
 )
@@ -70,11 +71,12 @@ class Workload:
     """An object that makes pods."""
 
     def __init__(self, body: Block) -> None:
-        template = body.block(*_POD_OF[body.text("kind")])
+        template = body.block(*POD_OF[body.text("kind")])
         self.body = body
         self.kind = body.text("kind")
         self.title = f"{self.kind}/{body.text('metadata', 'name')}"
         self.space = body.text("metadata", "namespace")
+        self.metadata = template.block("metadata")
         self.pod = template.block("spec")
         self.labels = template.block("metadata", "labels")
         self.inits = self.pod.blocks("initContainers")
@@ -137,7 +139,7 @@ class Cluster:
         """Whether it is a part that counts only where a kustomization takes it, beside that one's server."""
         self.project_call = 0.0
         """Seconds of the longest call that the project knows elsewhere, for a stream that holds no server."""
-        self.workloads = [Workload(one) for one in self.objects if one.text("kind") in _POD_OF]
+        self.workloads = [Workload(one) for one in self.objects if one.text("kind") in POD_OF]
         self.servers = list(self._servers())
         images = {_repository(server.app) for server in self.servers}
         self.ours = [

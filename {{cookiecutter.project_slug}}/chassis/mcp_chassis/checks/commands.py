@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from mcp_chassis.server import Server
 
 _FOUND: Final = 1
-_FOLDER: Final = Path("schema")
-_CONTRACT: Final = _FOLDER / "tools.json"
+_CONTRACT: Final = Path("schema", "tools.json")
+_FOLDER: Final = _CONTRACT.parent
 _DIGEST: Final = _FOLDER / "tools.sha256"
 _COLOURS: Final = {"breaking": 31, "compatible": 32, "text-only": 33}
 _USAGE: Final = 2
@@ -54,12 +54,20 @@ def check_commands(server: Server) -> typer.Typer:
 
         Reads deploy/ and compose.yaml as they are, with your drop-ins and overlays, and what your tools declare.
         """
-        _need_libraries()
+        _need_libraries(root=True)
         from mcp_chassis.checks.timeouts import Project, timeouts
 
-        if not Path("chassis", "mcp_chassis").is_dir():
-            _leave("run this in the root of your project, where pyproject.toml and chassis/ are", _USAGE)
         _finish(timeouts, Project(Path(), given_variables(), server.declared_timeouts), as_json)
+
+    @app.command("policy")
+    def policy_command(as_json: Json = False) -> None:
+        """Prove what policy.yaml demands beyond the template; without that file, nothing is (M5)."""
+        _need_libraries(root=True)
+        from mcp_chassis.checks.policy import Policed, policy
+        from mcp_chassis.checks.timeouts import Project
+
+        subject = Policed(Project(Path(), given_variables(), server.declared_timeouts))
+        _finish(policy if subject.there else policy[:1], subject, as_json)
 
     @app.command("manifests")
     def manifests_command(files: Files, as_json: Json = False) -> None:
@@ -72,19 +80,19 @@ def check_commands(server: Server) -> typer.Typer:
 
         try:
             cluster = given(files, sys.stdin)
-        except OSError as error:
-            _leave(f"{error.filename}: {error.strerror}", _USAGE)
-        except ValueError as error:
-            _leave(str(error), _USAGE)
+        except (OSError, ValueError) as error:
+            _leave(f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else str(error), _USAGE)
         _finish(manifests, cluster, as_json)
 
     add_publish(app)
     return app
 
 
-def _need_libraries() -> None:
+def _need_libraries(*, root: bool = False) -> None:
     if not (find_spec("yaml") and find_spec("crossplane")):
         _leave("check needs libraries that a server does not: uv add --dev 'mcp-chassis[checks]'", _USAGE)
+    if root and not Path("chassis", "mcp_chassis").is_dir():
+        _leave("run this in the root of your project, where pyproject.toml and chassis/ are", _USAGE)
 
 
 def _finish(checks: Iterable[Check[Subject]], subject: Subject, as_json: bool) -> None:

@@ -1,6 +1,6 @@
-"""What `kustomize build` makes of a folder, as far as values go: resources, components, patches, generated maps.
+"""What `kustomize build` makes of a folder, as far as values go: resources, components, patches, maps, labels, images.
 
-Each value keeps the place it comes from, which a build loses. Names, labels and images stay as they are written.
+Each value keeps the place it comes from, which a build loses. Names and selectors stay as they are written.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from mcp_chassis.checks import Finding, Outcome, Profile, judged
-from mcp_chassis.checks.cluster import Cluster, Limits, Server
+from mcp_chassis.checks.cluster import POD_OF, Cluster, Limits, Server
 from mcp_chassis.checks.sources import Block, Yaml, blocks, load, read, seconds
 
 FLOOR: Final = 300.0
@@ -144,6 +144,8 @@ class Builder:
                 _generate(generated, folder, objects)
             for patch in config.blocks("patches"):
                 self._patch(patch, folder, objects)
+            for one in objects:
+                _mark(one, config)
         return objects
 
     def documents(self, path: Path) -> list[Yaml]:
@@ -218,6 +220,36 @@ def merge(target: Block, patch: Block) -> None:
                     merge(known, item)
         else:
             target.put(key, value, patch.at(key))
+
+
+def _mark(one: Block, config: Block) -> None:
+    """Lay labels, annotations and images over an object, and over the pods that it makes."""
+    path = POD_OF.get(one.text("kind"))
+    template = Block(one.place) if path is None else one.block(*path)
+    for pairs in config.blocks("labels"):
+        within = "True" in (pairs.text("includeTemplates"), pairs.text("includeSelectors"))
+        for holder in (one, template) if within else (one,):
+            _add(holder, "labels", pairs.block("pairs"))
+    for holder in (one, template):
+        _add(holder, "labels", config.block("commonLabels"))
+        _add(holder, "annotations", config.block("commonAnnotations"))
+    for container in [*template.blocks("spec", "containers"), *template.blocks("spec", "initContainers")]:
+        for image in config.blocks("images"):
+            given = container.text("image")
+            name = re.sub(r"(:[^/:@]*)?(@.*)?$", "", given)
+            if name and name == image.text("name"):
+                rest = given.removeprefix(name)
+                if "digest" in image or "newTag" in image:
+                    rest = f"@{image.text('digest')}" if "digest" in image else f":{image.text('newTag')}"
+                container.put("image", (image.text("newName") or name) + rest, image.place)
+
+
+def _add(holder: Block, key: str, pairs: Block) -> None:
+    patch, metadata = Block(pairs.place), Block(pairs.place)
+    metadata.put(key, pairs, pairs.place)
+    patch.put("metadata", metadata, pairs.place)
+    if pairs:
+        merge(holder, patch)
 
 
 def _generate(given: Block, folder: Path, objects: list[Block]) -> None:

@@ -188,7 +188,7 @@ def compose_grace(project: Project) -> Iterator[Finding]:
 def _composed(project: Project) -> Iterator[tuple[str, list[Block], Limits]]:
     """Yield each server of the compose files, with its parts."""
     for name, parts in project.services[0].items():
-        variables = {key: text for part in parts for key, text in _environment(part, project.variables) if text}
+        variables = {key: text for part in parts for key, text in environment_of(part, project.variables) if text}
         command = next((part.texts("command") for part in reversed(parts) if part.texts("command")), [])
         if is_ours(variables) and command[:1] != ["ops"]:
             yield name, parts, Limits.of({"MCP_TOOL_TIMEOUT": f"{project.limits.call:g}", **variables})
@@ -244,7 +244,8 @@ def _below(limits: list[Directive], holder: Directive, default: str) -> Finding:
     return judged(found is not None and found < _TO_SERVER, where, f"keepalive {text}")
 
 
-def _environment(service: Block, given: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+def environment_of(service: Block, given: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Yield the variables of a service, with those that compose puts into them."""
     listed = [tuple(text.partition("=")[::2]) for text in service.texts("environment")]
     named = service.block("environment")
     for name, text in [*listed, *((name, named.text(name)) for name in named)]:

@@ -1,0 +1,41 @@
+"""Answers of the question `team`: what is refused, with the example that the refusal gives, and what is not."""
+
+BAD_TEAMS = [
+    ("team", "linux-large", "{runner: linux-large}"),
+    ("team", "[runner]", "{runner: linux-large}"),
+    ("team", "{runners: linux-large}", "{runner: linux-large}"),
+    ("team", "{runner: [self-hosted, linux]}", "{runner: linux-large}"),
+    ("team", "{runner: 'linux large'}", "{runner: linux-large}"),
+    ("team", "{runner: '{x}'}", "{runner: linux-large}"),
+    ("team", "{runner: 'x\n'}", "{runner: linux-large}"),
+    ("team", "{image_registry: 'https://registry.example.com'}", "{image_registry: registry.example.com/notes}"),
+    ("team", "{image_registry: registry.example.com/}", "{image_registry: registry.example.com/notes}"),
+    ("team", "{image_base: 'python 3'}", "{image_base: python:3.13-slim-trixie}"),
+    ("team", "{namespace: Notes}", "{namespace: notes}"),
+    ("team", "{package_index: 'http://p.example.com'}", '{package_index: "https://packages.example.com/simple"}'),
+    ("team", "{package_index: 'https://u:p@p.example.com'}", '{package_index: "https://packages.example.com/simple"}'),
+    ("team", "{labels: payments}", "{labels: {cost-centre: payments}}"),
+    ("team", "{labels: {cost centre: payments}}", "{labels: {cost-centre: payments}}"),
+    ("team", "{labels: {'true': payments}}", "{labels: {cost-centre: payments}}"),
+    ("team", "{labels: {'7': payments}}", "{labels: {cost-centre: payments}}"),
+    ("team", "{labels: {app.kubernetes.io/name: other}}", "{labels: {cost-centre: payments}}"),
+    ("team", "{annotations: [payments]}", '{annotations: {example.com/contact: "payments@example.com"}}'),
+    ("team", "{annotations: {a: 'say \"x\"'}}", '{annotations: {example.com/contact: "payments@example.com"}}'),
+    ("team", "{annotations: {kubernetes.io/x: y}}", '{annotations: {example.com/contact: "payments@example.com"}}'),
+    ("team", "{ca_bundle: company.pem}", "{ca_bundle: /etc/ssl/certs/company.pem}"),
+    ("team", "{ca_config_map: Company}", "{ca_config_map: company-ca}"),
+    ("team", "{proxy: 'http://u:p@proxy.example.com'}", '{proxy: "http://proxy.example.com:3128"}'),
+    ("team", "{no_proxy: 'a b'}", '{no_proxy: ".example.com,10.0.0.0/8"}'),
+    ("team", "{limits: {cpu: all}}", '{limits: {cpu: "2", memory: 1Gi, MCP_CALLER_LIMIT: 20/20}}'),
+    ("team", "{limits: {MCP_AUTH: none}}", '{limits: {cpu: "2", memory: 1Gi, MCP_CALLER_LIMIT: 20/20}}'),
+    ("team", "{limits: 5}", '{limits: {cpu: "2", memory: 1Gi, MCP_CALLER_LIMIT: 20/20}}'),
+]
+
+GOOD_TEAMS = [
+    ("team", "{}"),
+    ("team", "{labels: {}}"),
+    ("team", "{runner: self-hosted, labels: {truth: 'yes', a: '0'}}"),
+    ("team", "{image_registry: 'localhost:5000', namespace: n}"),
+    ("team", "{annotations: {}, limits: {cpu: 500m, MCP_MAX_CALLS: 200, MCP_TOOL_LIMITS: 'a=50/10,b=5/2'}}"),
+    ("team", "{proxy: 'https://p', no_proxy: '*.a.example,10.0.0.0/8', ca_bundle: /a.pem, ca_config_map: a.b}"),
+]

@@ -1,0 +1,216 @@
+"""`check policy`: what an organisation demands beyond the template, in `policy.yaml`, which can only tighten (M5)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from functools import cached_property
+from typing import Final
+
+from mcp_chassis.checks import Finding, Nothing, Profile, Unseen, judged
+from mcp_chassis.checks.cluster import Cluster, Limits, is_ours
+from mcp_chassis.checks.kustomize import NAMES, Builder
+from mcp_chassis.checks.sources import Block, Yaml, blocks, read
+from mcp_chassis.checks.timeouts import Project, environment_of
+
+POLICY: Final = "policy.yaml"
+_WAYS: Final = frozenset({"none", "keys", "jwt", "mtls"})
+NUMBERS: Final = {"maximum_tool_seconds": (1, 3600), "minimum_replicas": (2, 100)}
+"""Rules that are numbers, with the bounds that the template has: no longer call, no replica alone."""
+LISTS: Final = {
+    "allowed_registries": "",
+    "forbid_auth": "none",
+    "forbid_image_tags": "latest",
+    "required_alerts": "",
+    "required_annotations": "",
+    "required_labels": "",
+}
+"""Rules that are lists, with what must be among it, because the template refuses that by itself."""
+
+
+class Policed:
+    """A project, and what its policy demands."""
+
+    def __init__(self, project: Project) -> None:
+        self.project = project
+        self.problems: list[Finding] = []
+        path = project.root / POLICY
+        self.there = path.exists()
+        documents = read(path, self.problems) if self.there else []
+        given = documents[0] if len(documents) == 1 else None
+        if self.there and not isinstance(given, Block) and not self.problems:
+            self.problems.append(Finding("fail", "is no mapping, like minimum_replicas: 3", str(path)))
+        self.rules = given if isinstance(given, Block) else Block(str(path))
+        self.refused = {key: words for key in self.rules if (words := _refusal(key, self.rules[key]))}
+
+    def texts(self, key: str) -> list[str]:
+        """Return what a rule lists, or its number. Raises `Nothing` where there is no such rule."""
+        if key not in self.rules or key in self.refused:
+            raise Nothing(f"{POLICY} has no {key}" if key not in self.rules else f"{key} is refused")
+        return self.rules.texts(key) or [self.rules.text(key)]
+
+    @cached_property
+    def clusters(self) -> list[Cluster]:
+        """What is deployed: each kustomization with a server that no other one takes. Raises `Unseen` without any."""
+        folder = self.project.root / "deploy"
+        paths = sorted(path for name in NAMES for path in folder.rglob(name))
+        found = []
+        for path in paths:
+            builder = Builder()
+            objects = builder.build(path.parent, [])
+            component = "Component" in {one.text("kind") for one in blocks(builder.documents(path))}
+            found.append((path.resolve(), component, builder, objects))
+        taken = {one for path, _, builder, _ in found for one in builder.read if one != path}
+        roots = [
+            (builder, objects) for path, component, builder, objects in found if path not in taken and not component
+        ]
+        clusters = [Cluster(objects, builder.problems) for builder, objects in roots]
+        if not (clusters := [cluster for cluster in clusters if cluster.servers]):
+            raise Unseen("no kustomization below deploy/ runs a server", "give it an overlay, or take the rule out")
+        return clusters
+
+    @cached_property
+    def composed(self) -> list[tuple[str, str, dict[str, str]]]:
+        """Each server of the compose files: its name, its place and its variables."""
+        try:
+            services = self.project.services[0]
+        except Nothing:
+            return []
+        found = []
+        for name, parts in services.items():
+            given = {key: text for part in parts for key, text in environment_of(part, self.project.variables) if text}
+            found += [(name, parts[-1].at("environment"), given)] if is_ours(given) else []
+        return found
+
+    def alerts(self) -> set[str]:
+        """Return the alerts in any file below deploy/, the template's and your own."""
+        files = (self.project.root / "deploy").rglob("*.y*ml")
+        documents = [one for path in files for one in blocks(read(path, []))]
+        holders = [part for one in documents for part in (one, one.block("spec"))]
+        rules = [rule for one in holders for group in one.blocks("groups") for rule in group.blocks("rules")]
+        return {rule.text("alert") for rule in rules} - {""}
+
+
+def _refusal(key: str, value: Yaml) -> str:
+    """Return why a rule is none, or would loosen what the template demands."""
+    if key in NUMBERS:
+        least, most = NUMBERS[key]
+        good = type(value) is int and least <= value <= most
+        return "" if good else f"{key} must be a whole number from {least} to {most}: a policy can only tighten"
+    if key not in LISTS:
+        return f"{key} is no rule; use {', '.join([*LISTS, *NUMBERS])}"
+    held = LISTS[key]
+    names = {one for one in value if isinstance(one, str)} if isinstance(value, list) else set()
+    if not names or (held and held not in names):
+        return (
+            f"{key} must be a list{f' with {held}, which is refused anyway' if held else ''}: a policy can only tighten"
+        )
+    if key == "forbid_auth" and (names >= _WAYS or names - _WAYS):
+        return f"forbid_auth must leave one of {', '.join(sorted(_WAYS))}, and name no other"
+    return ""
+
+
+policy: Profile[Policed] = Profile()
+
+
+@policy.check("M5", "mend policy.yaml; docs/platform.md of the template lists the rules")
+def rules(given: Policed) -> Iterator[Finding]:
+    """policy.yaml holds rules that are known, none looser than the template"""
+    if not given.there:
+        raise Nothing(f"no {POLICY}: nothing more than the template's own is demanded")
+    yield from given.problems
+    yield from [Finding("fail", words, given.rules.at(key)) for key, words in given.refused.items()]
+    yield Finding("pass", ", ".join(given.rules) or "no rule")
+
+
+@policy.check("M5", "set MCP_AUTH to another way, in the overlay or compose.override.yaml")
+def forbid_auth(given: Policed) -> Iterator[Finding]:
+    """no server proves its callers in a forbidden way"""
+    forbidden = set(given.texts("forbid_auth"))
+    found = [(place, one.get("MCP_AUTH", "none"), True) for _, place, one in given.composed]
+    for server in [server for cluster in given.clusters for server in cluster.servers]:
+        known = "MCP_AUTH" in server.variables.texts or server.variables.complete
+        found.append((server.app.place, server.variables.texts.get("MCP_AUTH", "none"), known))
+    for place, text, known in found:
+        if not known:
+            yield Finding("unseen", "MCP_AUTH is not in the overlay", place, "set it there; it is no secret")
+        else:
+            yield judged(not forbidden & set(re.split(r"[,\s]+", text)), place, f"MCP_AUTH={text}")
+
+
+@policy.check("M5", "raise minReplicas of the HorizontalPodAutoscaler in the overlay")
+def minimum_replicas(given: Policed) -> Iterator[Finding]:
+    """each server of a cluster has at least so many replicas"""
+    least = int(*given.texts("minimum_replicas"))
+    for cluster in given.clusters:
+        for server in cluster.servers:
+            count = cluster.replicas(server.workload)[0]
+            yield judged(count >= least, server.workload.body.place, f"{count} of {least} replicas")
+
+
+@policy.check("M5", "lower it: `copier update --vcs-ref=:current: --data tool_timeout=…`, or the tool's own timeout")
+def maximum_tool_seconds(given: Policed) -> Iterator[Finding]:
+    """no server and no tool allows a longer call"""
+    most = int(*given.texts("maximum_tool_seconds"))
+    found = [("here", "", given.project.limits.call)]
+    found += [(name, place, Limits.of(variables).call) for name, place, variables in given.composed]
+    servers = [server for cluster in given.clusters for server in cluster.servers]
+    found += [(server.workload.title, server.app.at("env"), server.limits.call) for server in servers]
+    found += [(f"tool {name}", "", seconds) for name, seconds in given.project.declared().items()]
+    for name, place, call in found:
+        yield judged(call <= most, place, f"{name}: {call:g} s of {most} s")
+
+
+@policy.check("M5", "add the alert to a rules file below deploy/")
+def required_alerts(given: Policed) -> Iterator[Finding]:
+    """each alert stands in a rules file below deploy/"""
+    there = given.alerts()
+    for name in given.texts("required_alerts"):
+        yield judged(name in there, given.rules.at("required_alerts"), name)
+
+
+def _marked(given: Policed, rule: str, key: str) -> Iterator[Finding]:
+    for name in given.texts(rule):
+        for cluster in given.clusters:
+            for one in cluster.objects:
+                words = f"{one.text('kind')}/{one.text('metadata', 'name')}: {name}"
+                yield judged(name in one.block("metadata", key), one.place, words)
+            for workload in cluster.workloads:
+                yield judged(
+                    name in workload.metadata.block(key), workload.pod.place, f"{workload.title}, pods: {name}"
+                )
+
+
+@policy.check("M5", "add it with the answer `team`, or under labels: in the overlay, with includeTemplates: true")
+def required_labels(given: Policed) -> Iterator[Finding]:
+    """every object and every pod of a cluster has these labels"""
+    return _marked(given, "required_labels", "labels")
+
+
+@policy.check("M5", "add it with the answer `team`, or under commonAnnotations: in the overlay")
+def required_annotations(given: Policed) -> Iterator[Finding]:
+    """every object and every pod of a cluster has these annotations"""
+    return _marked(given, "required_annotations", "annotations")
+
+
+def _images(given: Policed) -> Iterator[tuple[str, str]]:
+    for cluster in given.clusters:
+        yield from [(one.text("image"), one.at("image")) for _, one in cluster.containers]
+
+
+@policy.check("M5", "name a release, or a digest, under images: in the overlay")
+def forbid_image_tags(given: Policed) -> Iterator[Finding]:
+    """no image of a cluster has a forbidden tag; without tag and digest it is latest"""
+    forbidden = given.texts("forbid_image_tags")
+    for image, place in _images(given):
+        name, _, digest = image.partition("@")
+        tag = name.rpartition("/")[2].partition(":")[2] or ("" if digest else "latest")
+        yield judged(tag not in forbidden, place, image)
+
+
+@policy.check("M5", "mirror the image, and name the mirror under images: in the overlay")
+def allowed_registries(given: Policed) -> Iterator[Finding]:
+    """every image of a cluster comes from one of these registries"""
+    allowed = tuple(f"{name.rstrip('/')}/" for name in given.texts("allowed_registries"))
+    for image, place in _images(given):
+        yield judged(image.startswith(allowed), place, image)
