@@ -14,8 +14,8 @@ from starlette.types import ASGIApp
 
 from mcp_chassis import Server
 from mcp_chassis.app import build_app
+from mcp_chassis.auth import Authenticate, admit_everyone
 from mcp_chassis.http.boundary import bounded_connection
-from mcp_chassis.http.identity import Authenticate, admit_everyone
 from mcp_chassis.settings import Settings
 from tests.chassis.client import DEADLINE, Client, Era
 from tests.support.limits import UNLIMITED

@@ -184,7 +184,7 @@ def test_M3_a_killed_update_loses_nothing_and_starts_again(project: Path, tmp_pa
 
 
 def test_M3_edits_where_the_template_changed_something_are_conflicts_and_still_there(project: Path) -> None:
-    name, own = "deploy/kubernetes/base/network.yaml", ".github/workflows/ci.yaml"
+    name, own = "deploy/kubernetes/base/server.yaml", ".github/workflows/ci.yaml"
     ours, pipeline = (
         "# Ours, in the place of the template's line.",
         "name: our own pipeline, older than the template's\n",

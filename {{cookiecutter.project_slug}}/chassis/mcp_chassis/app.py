@@ -15,7 +15,15 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp
 
-from mcp_chassis.auth import authentication_of, challenge_of, issuer_client, resource_url
+from mcp_chassis.auth import (
+    Authenticate,
+    Identity,
+    admit_everyone,
+    authentication_of,
+    challenge_of,
+    issuer_client,
+    resource_url,
+)
 from mcp_chassis.auth.assertions import Assertions
 from mcp_chassis.health import Check, Health
 from mcp_chassis.http import Authorization, Challenge, metadata_route
@@ -24,7 +32,6 @@ from mcp_chassis.http.boundary import LOOPBACK_ORIGIN, Boundary, Names
 from mcp_chassis.http.draining import Drain, Draining
 from mcp_chassis.http.envelope import Envelope
 from mcp_chassis.http.forwarding import Forwarding
-from mcp_chassis.http.identity import Authenticate, Identity, admit_everyone
 from mcp_chassis.http.negotiation import Negotiation
 from mcp_chassis.http.ownership import Ownership
 from mcp_chassis.places import Places

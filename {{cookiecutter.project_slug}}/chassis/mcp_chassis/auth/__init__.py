@@ -1,22 +1,27 @@
-"""Every request proves who sends it, by a key, a token or a certificate (A1, A2, A3)."""
+"""Every request proves by its head alone who sends it: a key, a token or a certificate (A1, A2, A3)."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache, partial
 from typing import Final, Literal
 
 import httpx2
-from starlette.types import Scope
+from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
+from mcp.server.auth.provider import AccessToken
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from mcp_chassis import request as requests
 from mcp_chassis.auth import assertions, keys
+from mcp_chassis.auth.assertions import HEADER, Asserted, Assertions, forged
 from mcp_chassis.auth.keys import FileKeyring, Keyring, StoreKeyring, UnreadableKeyring
 from mcp_chassis.auth.tokens import InvalidToken, Issuer, IssuerUnavailable, TokenRules, Tokens
 from mcp_chassis.environment import ConfigurationError, Problem
 from mcp_chassis.http import METADATA_PATH, Challenge
-from mcp_chassis.request import Caller
+from mcp_chassis.request import EVERY_SCOPE, Caller
 from mcp_chassis.settings import Settings
 from mcp_chassis.state.store import Store, StoreDown
 from mcp_chassis.telemetry.logging import log
@@ -24,6 +29,14 @@ from mcp_chassis.telemetry.logging import log
 Kind = Literal["key", "token", "subject"]
 """What can be revoked: an API key by its id, a token by its `jti`, everything of a subject."""
 
+EXPIRES_HEADER: Final = "x-credential-expires"
+"""Tells a monitor when its credential ends, in seconds since 1970, so that it can warn in time (G5)."""
+
+Authenticate = Callable[[Scope], Awaitable[tuple[Caller, Sequence[str]]]]
+"""Returns who sent a request, and the names under which its credential may have been revoked; or raises `Refused`."""
+ANONYMOUS = Caller(id="anonymous", scopes=frozenset({EVERY_SCOPE}))
+"""The one caller of `MCP_AUTH=none`, from whom nothing is kept."""
+_ASSERTION: Final = HEADER.encode("ascii")
 _PREFIX: Final = "revoked:"
 _ISSUER_SECONDS: Final = 3.0
 Credentials = Sequence[tuple[Kind, str]]
@@ -221,3 +234,67 @@ class Authentication:
             return self._certificate(subject.decode("utf-8")), []
         except (assertions.InvalidSubject, UnicodeDecodeError):
             raise self._challenge.unauthenticated("malformed_subject") from None
+
+
+class Identity:
+    """Put the caller into the request, and into the scope where the SDK binds sessions to it.
+
+    Args:
+        authenticate: Proves who sent a request.
+        assertions: Judges what other replicas vouch for, if there are any.
+    """
+
+    def __init__(self, app: ASGIApp, *, authenticate: Authenticate, assertions: Assertions | None = None) -> None:
+        self._app = app
+        self._authenticate = authenticate
+        self._assertions = assertions
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        asserted = self._vouched(scope)
+        if asserted is None:
+            caller, revocations = await self._authenticate(scope)
+        else:
+            caller, revocations = asserted.caller, asserted.revocations
+        request = requests.current()
+        if request is not None:
+            request.caller, request.revocations, request.asserted = caller, revocations, asserted
+        if caller.probing and caller.expires is not None:
+            send = _with_header(send, EXPIRES_HEADER, str(int(caller.expires)))
+        await self._app(
+            {**scope, "user": _user(f"{caller.way}:{caller.id}", caller.tenant, caller.scopes)}, receive, send
+        )
+
+    def _vouched(self, scope: Scope) -> Asserted | None:
+        """Return what another replica vouches for. A client's assertion is refused like any forged one."""
+        given = [value for name, value in scope["headers"] if name == _ASSERTION]
+        if not given:
+            return None
+        if self._assertions is None or len(given) > 1:
+            raise forged()
+        session = Headers(scope=scope).get("mcp-session-id")
+        return self._assertions.judge(given[0].decode("latin-1"), method=scope["method"], session=session)
+
+
+def _with_header(send: Send, name: str, value: str) -> Send:
+    pair = name.encode("ascii"), value.encode("ascii")
+
+    async def sending(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message = {**message, "headers": [*message["headers"], pair]}
+        await send(message)
+
+    return sending
+
+
+async def admit_everyone(_scope: Scope) -> tuple[Caller, Sequence[str]]:
+    """Return the same caller for every request."""
+    return ANONYMOUS, ()
+
+
+@lru_cache(maxsize=1024)
+def _user(client: str, tenant: str, scopes: frozenset[str]) -> AuthenticatedUser:
+    """Return the caller as the SDK knows it: a session belongs to this client and subject."""
+    return AuthenticatedUser(AccessToken(token="", client_id=client, subject=tenant, scopes=sorted(scopes)))

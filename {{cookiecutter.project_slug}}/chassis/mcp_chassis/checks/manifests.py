@@ -155,7 +155,7 @@ def public_service(cluster: Cluster) -> Iterator[Finding]:
                 yield judged(good, port.place, f"{_title(one)}, port {target}")
 
 
-@manifests.check("D5", "add it, or know why not: network.yaml and server.yaml of the template show one")
+@manifests.check("D5", "add it, or know why not: server.yaml of the template shows one")
 def guarded(cluster: Cluster) -> Iterator[Finding]:
     """the server has a NetworkPolicy, a PodDisruptionBudget and a HorizontalPodAutoscaler"""
     for pod in [server.workload for server in cluster.servers]:

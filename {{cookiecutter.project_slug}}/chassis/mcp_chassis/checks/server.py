@@ -15,10 +15,10 @@ import anyio
 import jwt
 from anyio.streams.tls import TLSAttribute
 
+from mcp_chassis.auth import EXPIRES_HEADER
 from mcp_chassis.checks import Finding, Nothing, judged
 from mcp_chassis.checks.target import Target, add_check
 from mcp_chassis.checks.wire import ERAS, HANDSHAKE, STATELESS, Era, Json, Reply
-from mcp_chassis.http.identity import EXPIRES_HEADER
 from mcp_chassis.registration import PING
 from mcp_chassis.schema import digest_of, text_of
 
