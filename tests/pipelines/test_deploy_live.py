@@ -20,7 +20,7 @@ from tests.support.ports import free_port
 
 pytestmark = pytest.mark.xdist_group("gates")
 
-PATIENCE = "3"
+PATIENCE = "10"
 """Seconds in place of gate 3's 120: what is broken here stays broken."""
 FAULTS = {
     "tools": next(one for one in DEPLOYED if "tools" in one.caught),

@@ -24,6 +24,7 @@ from mcp_chassis.checks.target import NO_ANSWER, Target, chosen
 _PAUSE: Final = 3.0
 _AT_ONCE: Final = 8
 _LONGEST: Final = 300
+_DEADLINE: Final = "deadline"
 _MOST_STEPS: Final = 3
 """A look that is not waited for ends after as many steps."""
 UNREACHABLE, REFUSED, DRIFTED, BUFFERED = 3, 4, 5, 6
@@ -178,10 +179,13 @@ def checks_of(*, stream: bool, release: bool = False) -> list[Check[Target]]:
 async def look(item: Wanted, checks: Sequence[Check[Target]], patience: Patience) -> Look:
     """Look once; with `wait`, again and again until it is good or that many seconds are over."""
     end = time.monotonic() + patience.wait
+    last: Look | None = None
     while True:
         left = max(end - time.monotonic(), 1) if patience.wait else _MOST_STEPS * patience.step
         found = await _once(item, checks, replace(patience, wait=left, step=min(patience.step, left)))
-        left = end - time.monotonic()
+        if last is not None and found.results[0].name == _DEADLINE:
+            found = last  # cut short by the end of the wait: the look before tells more
+        left, last = end - time.monotonic(), found
         if not found.code or left <= 0:
             return found
         first = next(result for result in found.results if failed([result]))
@@ -198,7 +202,7 @@ async def _once(item: Wanted, checks: Sequence[Check[Target]], patience: Patienc
         results = [_clean(result, target.token) for result in await examine(checks, target)]
         return Look(item, results, target.facts, _told_by(target.introduction, target.token), time.time())
     found = f"{NO_ANSWER}not done after {patience.wait:.0f} s"
-    return await _broken(item, "deadline", "One look ends in time.", "see what makes its answers slow", found)
+    return await _broken(item, _DEADLINE, "One look ends in time.", "see what makes its answers slow", found)
 
 
 async def _broken(item: Wanted, name: str, rule: str, fix: str, found: str) -> Look:
