@@ -51,7 +51,7 @@ def test_G3_manifests_without_a_namespace_are_not_applied(repository: Make) -> N
 
 
 def test_C3_registry_of_the_example_is_refused_before_the_build(repository: Make) -> None:
-    here = repository(("team", "{image_registry: registry.example.com/notes}"))
+    here = repository(("team", "{}"))
 
     jobs = here.github("deploy")
 
