@@ -123,8 +123,11 @@ def _empty(repository: Path) -> None:
 def write_release(repository: Path, release: Release) -> None:
     """Write what a release rendered from: out of history, or out of the archive."""
     if not release.commit:
-        command = ["tar", "--extract", f"--file={ARCHIVE}", "--strip-components=1", release.version]
-        subprocess.run(command, cwd=repository, check=True)
+        with tarfile.open(ARCHIVE) as kept:
+            members = [member for member in kept if member.name.startswith(f"{release.version}/")]
+            for member in members:
+                member.name = member.name.removeprefix(f"{release.version}/")
+            kept.extractall(repository, members)
         return
     archive = subprocess.run(
         ["git", "archive", release.commit, "--", *_PARTS], cwd=ROOT, capture_output=True, check=True
