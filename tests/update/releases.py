@@ -12,6 +12,7 @@ import subprocess
 import tarfile
 import tempfile
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -111,7 +112,8 @@ def _list_again(repository: Path) -> None:
     project = repository / TEMPLATE
     names = sorted(path.relative_to(project).as_posix() for path in project.rglob("*") if path.is_file())
     config = yaml.safe_load((repository / "copier.yml").read_text(encoding="utf-8"))
-    (project / MANIFEST).write_text(derive(names, config), encoding="utf-8")
+    with suppress(ValueError):  # a broken release may give the template files that no manifest can name
+        (project / MANIFEST).write_text(derive(names, config), encoding="utf-8")
 
 
 def _empty(repository: Path) -> None:
