@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cached_property
 from typing import Final
 
@@ -28,6 +29,9 @@ LISTS: Final = {
 """Rules that are lists, with what must be among it, because the template refuses that by itself."""
 
 
+_OF_CLUSTER: Final = frozenset({*LISTS, *NUMBERS} - {"required_alerts"})
+
+
 class Policed:
     """A project, and what its policy demands."""
 
@@ -50,22 +54,27 @@ class Policed:
         return self.rules.texts(key) or [self.rules.text(key)]
 
     @cached_property
-    def clusters(self) -> list[Cluster]:
-        """What is deployed: each kustomization with a server that no other one takes. Raises `Unseen` without any."""
+    def built(self) -> list[Cluster]:
+        """Each kustomization that no other one takes, and each overlay, taken or not."""
         folder = self.project.root / "deploy"
         paths = sorted(path for name in NAMES for path in folder.rglob(name))
         found = []
         for path in paths:
             builder = Builder()
             objects = builder.build(path.parent, [])
-            component = "Component" in {one.text("kind") for one in blocks(builder.documents(path))}
-            found.append((path.resolve(), component, builder, objects))
-        taken = {one for path, _, builder, _ in found for one in builder.read if one != path}
-        roots = [
-            (builder, objects) for path, component, builder, objects in found if path not in taken and not component
+            if "Component" not in {one.text("kind") for one in blocks(builder.documents(path))}:
+                found.append((path, builder, objects))
+        taken = {one for path, builder, _ in found for one in builder.read if one != path.resolve()}
+        return [
+            Cluster(objects, builder.problems)
+            for path, builder, objects in found
+            if path.resolve() not in taken or "overlays" in path.relative_to(folder).parts
         ]
-        clusters = [Cluster(objects, builder.problems) for builder, objects in roots]
-        if not (clusters := [cluster for cluster in clusters if cluster.servers]):
+
+    @property
+    def clusters(self) -> list[Cluster]:
+        """What may be deployed: what is built and has a server. Raises `Unseen` without any."""
+        if not (clusters := [cluster for cluster in self.built if cluster.servers]):
             raise Unseen("no kustomization below deploy/ runs a server", "give it an overlay, or take the rule out")
         return clusters
 
@@ -121,6 +130,16 @@ def rules(given: Policed) -> Iterator[Finding]:
     yield from given.problems
     yield from [Finding("fail", words, given.rules.at(key)) for key, words in given.refused.items()]
     yield Finding("pass", ", ".join(given.rules) or "no rule")
+
+
+@policy.check("M5", "write it as a patch with a target of kind and name, with its files beside it; or mend the file")
+def followed(given: Policed) -> Iterator[Finding]:
+    """nothing in a kustomization hides from the rules what the cluster will run"""
+    if not (given.rules.keys() - given.refused.keys()) & _OF_CLUSTER:
+        raise Nothing("no rule is about the cluster")
+    for problem in [problem for cluster in given.built for problem in cluster.problems]:
+        yield replace(problem, required=True)
+    yield Finding("pass", f"{len(given.built)} kustomizations")
 
 
 @policy.check("M5", "set MCP_AUTH to another way, in the overlay or compose.override.yaml")
