@@ -114,8 +114,9 @@ def record(project: Path, context: dict[str, Any]) -> None:
         answers |= source(context)
     except Unrecorded as error:
         print(UNRECORDED.format(reason=error), file=sys.stderr)
-        with (project / MANIFEST).open("a", encoding="utf-8", newline="\n") as manifest:
-            manifest.write(NO_RECORD)
+        # In front, where no update of a project that got a record later meets it.
+        text = (project / MANIFEST).read_text(encoding="utf-8")
+        (project / MANIFEST).write_text(NO_RECORD + text, encoding="utf-8", newline="\n")
         return
     header = "# Changes here will be overwritten by Copier; NEVER EDIT MANUALLY\n"
     text = header + yaml.safe_dump(answers, allow_unicode=True, sort_keys=True, indent=4, width=sys.maxsize)

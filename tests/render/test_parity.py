@@ -35,7 +35,7 @@ from tests.render.support import (
 def unrecord(rendered: dict[str, bytes]) -> None:
     """Take the record away, as cookiecutter renders from a folder; the manifest says so then."""
     del rendered[ANSWERS_FILE]
-    rendered[MANIFEST] += f"{NO_RECORD}\n".encode()
+    rendered[MANIFEST] = f"{NO_RECORD}\n".encode() + rendered[MANIFEST]
 
 
 @pytest.mark.parametrize("answers", matrix(), ids=label)
