@@ -249,7 +249,8 @@ def _below(limits: list[Directive], holder: Directive, default: str) -> Finding:
 
 def environment_of(parts: list[Block], given: Mapping[str, str]) -> Variables:
     """Return the variables of a service, with those that compose puts into them; an empty one is none."""
-    found, complete = {}, not any("extends" in part for part in parts)
+    found: dict[str, str] = {}
+    complete = not any("extends" in part for part in parts)
     for part in parts:
         folder = Path(part.place.rpartition(":")[0]).parent
         named = [one.text("path") for one in part.blocks("env_file")]
