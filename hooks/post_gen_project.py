@@ -23,6 +23,7 @@ CONTEXT = "{{ cookiecutter | tojson | urlencode }}"
 
 ANSWERS_FILE = ".copier-answers.yml"
 MANIFEST = "chassis/owned.sha256"
+NO_RECORD = "# no record: no update can come\n"
 UNRECORDED = """\
 The answers were not recorded, because the template is {reason}.
 `copier update` cannot bring later fixes into this project. To change that, remove it and generate it again,
@@ -53,11 +54,13 @@ def prune(project: Path, context: dict[str, Any]) -> None:
 
 
 def digest(project: Path) -> None:
-    """Put the digests before the names in the manifest, which copier computes by a filter that is missing here (M4)."""
+    """Put the digests of each file and of the list into the manifest; copier has a filter for that (M4)."""
     lines = (project / MANIFEST).read_text(encoding="utf-8").splitlines()
+    paths = "\n".join(line for line in lines if not line.startswith("#"))
     for number, line in enumerate(lines):
         if not line.startswith("#"):
             lines[number] = f"{hashlib.sha256((project / line).read_bytes()).hexdigest()}  {line}"
+    lines.append(f"# paths  {hashlib.sha256(paths.encode()).hexdigest()}")
     (project / MANIFEST).write_text("\n".join(lines) + "\n", encoding="utf-8", newline="\n")
 
 
@@ -111,9 +114,12 @@ def record(project: Path, context: dict[str, Any]) -> None:
         answers |= source(context)
     except Unrecorded as error:
         print(UNRECORDED.format(reason=error), file=sys.stderr)
+        # In front, where no update of a project that got a record later meets it.
+        text = (project / MANIFEST).read_text(encoding="utf-8")
+        (project / MANIFEST).write_text(NO_RECORD + text, encoding="utf-8", newline="\n")
         return
     header = "# Changes here will be overwritten by Copier; NEVER EDIT MANUALLY\n"
-    text = header + yaml.safe_dump(answers, allow_unicode=True, sort_keys=True, width=sys.maxsize)
+    text = header + yaml.safe_dump(answers, allow_unicode=True, sort_keys=True, indent=4, width=sys.maxsize)
     (project / ANSWERS_FILE).write_text(text, encoding="utf-8", newline="\n")
 
 

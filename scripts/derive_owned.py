@@ -33,7 +33,8 @@ HEAD = """\
 """
 TAIL = """\
 {% set left = detached | default([]) %}
-{% for path in (owned + left) | unique(case_sensitive=true) | sort(case_sensitive=true) %}
+{% set paths = (owned + left) | unique(case_sensitive=true) | sort(case_sensitive=true) %}
+{% for path in paths %}
 {% if path in left %}
 # detached  {{ path }}
 {% elif "hash" is filter %}
@@ -43,6 +44,9 @@ TAIL = """\
 {{ path }}
 {% endif %}
 {% endfor %}
+{% if "hash" is filter %}
+# paths  {{ paths | join("\\n") | hash("sha256") }}
+{% endif %}
 """.replace("FOLDER", FOLDER)
 
 

@@ -10,7 +10,7 @@ from mcp_chassis import serve
 from mcp_chassis.checks import Finding, kustomize
 from mcp_chassis.checks.cluster import Limits
 from mcp_chassis.checks.kustomize import Builder
-from mcp_chassis.checks.sources import Block, Directive, Unparsable, blocks, caddy, load, nginx, seconds
+from mcp_chassis.checks.sources import Block, Directive, Unparsable, blocks, caddy, load, nginx, read, seconds
 from tests.chassis.serving import settings
 
 LENGTHS = {
@@ -64,6 +64,15 @@ def test_D5_bad_yaml_is_a_finding_with_its_line(text: str, where: str, words: st
 
     assert problems[-1].where == where
     assert any(words in problem.found for problem in problems)
+
+
+@pytest.mark.parametrize("content", [b"a: \0\n", b"a: \xff\n"])
+def test_D5_file_that_is_no_text_is_a_finding(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "x.yaml").write_bytes(content)
+    problems: list[Finding] = []
+
+    assert read(tmp_path / "x.yaml", problems) == []
+    assert [(problem.outcome, problem.where) for problem in problems] == [("fail", str(tmp_path / "x.yaml"))]
 
 
 def test_D2_tags_of_compose_are_no_fault() -> None:

@@ -59,7 +59,9 @@ def red(**declared: float) -> set[str]:
 def test_M5_project_that_keeps_the_sample_passes_every_rule(project: Path) -> None:
     found = checked(countdown=70.0)
 
-    assert {name: items[0].result for name, items in found.items()} == dict.fromkeys(["rules", *RULES], "pass")
+    assert {name: items[0].result for name, items in found.items()} == dict.fromkeys(
+        ["rules", "followed", *RULES], "pass"
+    )
 
 
 RULES = {*LISTS, *NUMBERS}
@@ -110,13 +112,17 @@ SABOTEURS: dict[str, tuple[str, Callable[[], str]]] = {
     "pods without the label": (
         "required_labels",
         lambda: (
-            exchange("deploy/kubernetes/monitoring/kustomization.yaml", "includeTemplates: true", "x: y")
-            and exchange("deploy/kubernetes/base/kustomization.yaml", "includeTemplates: true", "x: y")
+            exchange(
+                "deploy/kubernetes/monitoring/kustomization.yaml", "includeTemplates: true", "includeTemplates: false"
+            )
+            and exchange(
+                "deploy/kubernetes/base/kustomization.yaml", "includeTemplates: true", "includeTemplates: false"
+            )
         ),
     ),
     "no annotations": (
         "required_annotations",
-        lambda: exchange("deploy/kubernetes/monitoring/kustomization.yaml", "commonAnnotations", "others"),
+        lambda: exchange("deploy/kubernetes/monitoring/kustomization.yaml", "commonAnnotations", "metadata"),
     ),
     "a forbidden tag": (
         "forbid_image_tags",
@@ -129,6 +135,17 @@ SABOTEURS: dict[str, tuple[str, Callable[[], str]]] = {
     "an image from elsewhere": (
         "allowed_registries",
         lambda: exchange(OWN, "images.acme.example/nginx", "images.acme.example.org/nginx"),
+    ),
+    "production below another overlay": (
+        "minimum_replicas",
+        lambda: (
+            append(
+                "deploy/kubernetes/overlays/above/kustomization.yaml",
+                "kind: Kustomization\nresources: [../production]\npatches:\n"
+                "  - {target: {kind: HorizontalPodAutoscaler}, patch: '{spec: {minReplicas: 3}}'}\n",
+            )
+            and exchange(OWN, "minReplicas: 3", "minReplicas: 2")
+        ),
     ),
     "another root of the project's own": (
         "minimum_replicas",

@@ -28,6 +28,19 @@ BAD_TEAMS = [
     ("team", "{no_proxy: 'a b'}", '{no_proxy: ".example.com,10.0.0.0/8"}'),
     ("team", "{limits: {cpu: all}}", '{limits: {cpu: "2", memory: 1Gi, MCP_CALLER_LIMIT: 20/20}}'),
     ("team", "{limits: {MCP_AUTH: none}}", '{limits: {cpu: "2", memory: 1Gi, MCP_CALLER_LIMIT: 20/20}}'),
+    ("team", "{limits: {MCP_CALLER_LIMIT: 20}}", '{limits: {cpu: "2", memory: 1Gi, MCP_CALLER_LIMIT: 20/20}}'),
+    ("team", "{limits: {MCP_CALLER_LIMIT: 20/x}}", '{limits: {cpu: "2", memory: 1Gi, MCP_CALLER_LIMIT: 20/20}}'),
+    (
+        "team",
+        "{limits: {MCP_SESSION_LIMIT_PER_CALLER: many}}",
+        '{limits: {cpu: "2", memory: 1Gi, MCP_CALLER_LIMIT: 20/20}}',
+    ),
+    ("team", "{limits: {MCP_MAX_CALLS: a}}", '{limits: {cpu: "2", memory: 1Gi, MCP_CALLER_LIMIT: 20/20}}'),
+    ("team", "{limits: {MCP_MAX_CALLS: 1.5}}", '{limits: {cpu: "2", memory: 1Gi, MCP_CALLER_LIMIT: 20/20}}'),
+    ("team", "{limits: {MCP_MAX_CALS: 100}}", '{limits: {cpu: "2", memory: 1Gi, MCP_CALLER_LIMIT: 20/20}}'),
+    ("team", "{limits: {MCP_TOOL_LIMITS: 20/5}}", '{limits: {cpu: "2", memory: 1Gi, MCP_CALLER_LIMIT: 20/20}}'),
+    ("team", "{limits: {MCP_TOOL_BUDGETS: 5}}", '{limits: {cpu: "2", memory: 1Gi, MCP_CALLER_LIMIT: 20/20}}'),
+    ("team", "{limits: {MCP_SUSPENSION_FIRST: soon}}", '{limits: {cpu: "2", memory: 1Gi, MCP_CALLER_LIMIT: 20/20}}'),
     ("team", "{limits: 5}", '{limits: {cpu: "2", memory: 1Gi, MCP_CALLER_LIMIT: 20/20}}'),
 ]
 
@@ -37,5 +50,7 @@ GOOD_TEAMS = [
     ("team", "{runner: self-hosted, labels: {truth: 'yes', a: '0'}}"),
     ("team", "{image_registry: 'localhost:5000', namespace: n}"),
     ("team", "{annotations: {}, limits: {cpu: 500m, MCP_MAX_CALLS: 200, MCP_TOOL_LIMITS: 'a=50/10,b=5/2'}}"),
+    ("team", "{limits: {MCP_GLOBAL_LIMIT: 0.5/1, MCP_TOOL_BUDGETS: 'a=100,b=2', MCP_SUSPENSION_REFUSALS: 9}}"),
+    ("team", "{limits: {MCP_SESSION_LIMIT_PER_CALLER: 50/10, MCP_MAX_BODY_BYTES: 1048576}}"),
     ("team", "{proxy: 'https://p', no_proxy: '*.a.example,10.0.0.0/8', ca_bundle: /a.pem, ca_config_map: a.b}"),
 ]

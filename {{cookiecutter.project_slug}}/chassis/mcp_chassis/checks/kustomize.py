@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -37,6 +37,14 @@ chain: Profile[Cluster] = Profile()
 _ADDRESS: Final = re.compile(r"://|^git@|^github\.com/|\?ref=")
 NAMES: Final = ("kustomization.yaml", "kustomization.yml", "Kustomization")
 _MERGED_BY_NAME: Final = frozenset({"containers", "initContainers", "env", "volumes"})
+_KEYS: Final = {
+    "": "apiVersion kind metadata namespace resources components configMapGenerator generatorOptions patches"
+    " patchesJson6902 replicas labels commonLabels commonAnnotations images buildMetadata sortOptions",
+    "configMapGenerator": "name namespace behavior literals envs files options",
+    "images": "name newName newTag digest",
+    "labels": "pairs includeSelectors includeTemplates",
+}
+"""What is understood of a kustomization, and of the items of its lists."""
 
 
 def long_enough(text: str, where: str, name: str, call: float = 0, *, zero: bool = False) -> Finding:
@@ -135,6 +143,9 @@ class Builder:
         """Add the objects of a folder to `objects`, and return them."""
         file = next((folder / name for name in NAMES if (folder / name).is_file()), folder / NAMES[0])
         for config in blocks(self.documents(file)):
+            for key, known in _KEYS.items():
+                for item in config.blocks(key) if key else [config]:
+                    self._strange(item, known.split())
             for name in config.texts("resources"):
                 path = self._inside(folder, name, config.at("resources"))
                 objects += self.build(path, []) if path.is_dir() else blocks(self.documents(path))
@@ -142,7 +153,7 @@ class Builder:
                 self.build(self._inside(folder, name, config.at("components")), objects)
             for generated in config.blocks("configMapGenerator"):
                 _generate(generated, folder, objects)
-            for patch in config.blocks("patches"):
+            for patch in [*config.blocks("patches"), *config.blocks("patchesJson6902")]:
                 self._patch(patch, folder, objects)
             for one in objects:
                 _mark(one, config)
@@ -161,6 +172,10 @@ class Builder:
             self.problems.append(Finding(outcome, f"{name} is no file, and no kustomization", place, required=False))
         return path
 
+    def _strange(self, given: Block, known: Iterable[str]) -> None:
+        for key in sorted(given.keys() - set(known)):
+            self.problems.append(Finding("unseen", f"{key} is not understood", given.at(key), required=False))
+
     def _patch(self, patch: Block, folder: Path, objects: list[Block]) -> None:
         inline, (file, _, line) = patch.text("patch"), patch.at("patch").rpartition(":")
         if inline:
@@ -170,16 +185,23 @@ class Builder:
             given = self.documents(self._inside(folder, patch.text("path"), patch.at("path")))
         for document in given:
             body = document if isinstance(document, Block) else Block(patch.place)
-            target, named = patch.block("target"), patch.block("target") or body.block("metadata")
-            kind, name = (target or body).text("kind"), named.text("name")
-            for one in list(objects):
-                if kind not in ("", one.text("kind")) or name not in ("", one.text("metadata", "name")):
-                    continue
+            target = patch.block("target")
+            self._strange(target, ("group", "version", "kind", "name"))
+            for one in [one for one in objects if _fits(one, target, body)]:
                 if body.text("$patch") == "delete":
                     objects.remove(one)
                 merge(one, body)
                 for step in document if isinstance(document, list) else []:
                     _step(one, step if isinstance(step, Block) else body)
+
+
+def _fits(one: Block, target: Block, body: Block) -> bool:
+    """Tell whether a patch is for an object: each text of a target is a pattern for the whole."""
+    group, _, version = one.text("apiVersion").rpartition("/")
+    found = {"group": group, "version": version, "kind": one.text("kind"), "name": one.text("metadata", "name")}
+    exact = {"kind": re.escape(body.text("kind")), "name": re.escape(body.text("metadata", "name"))}
+    wanted = {key: target.text(key) for key in found} if target else exact
+    return all(re.fullmatch(text, found[key]) for key, text in wanted.items() if text)
 
 
 def _step(one: Block, step: Block) -> None:
@@ -233,6 +255,9 @@ def _mark(one: Block, config: Block) -> None:
     for holder in (one, template):
         _add(holder, "labels", config.block("commonLabels"))
         _add(holder, "annotations", config.block("commonAnnotations"))
+    for count in config.blocks("replicas"):
+        if count.text("name") == one.text("metadata", "name") and one.text("kind") in ("Deployment", "StatefulSet"):
+            one.block("spec").put("replicas", count.value("count"), count.place)
     for container in [*template.blocks("spec", "containers"), *template.blocks("spec", "initContainers")]:
         for image in config.blocks("images"):
             given = container.text("image")
@@ -265,6 +290,8 @@ def _generate(given: Block, folder: Path, objects: list[Block]) -> None:
         data.put(key, value.strip("\"'"), given.at("literals"))
     for known in objects:
         if (known.text("kind"), known.text("metadata", "name")) == ("ConfigMap", given.text("name")):
+            if given.text("behavior") == "replace":
+                known.put("data", data, given.place)
             merge(known.block("data"), data)
             return
     made, metadata = Block(given.place), Block(given.place)

@@ -27,7 +27,13 @@ ANSWERS: Final = ".copier-answers.yml"
 _DERIVED: Final = frozenset({".env.example", "uv.lock", "schema/tools.json", "schema/tools.sha256"})
 _OPEN: Final = frozenset({".", "deploy", "deploy/secrets", ".github/workflows", ".gitlab"})
 """Folders with files of the template's in which files of yours are welcome."""
-_PASSED_BY: Final = re.compile(r"\.git|\.venv|node_modules|dist|__pycache__|\..+_cache|.+\.egg-info")
+_HERE: Final = "chassis/mcp_chassis/checks/ownership.py"
+_PASSED_BY: Final = re.compile(r"\.git|\.venv|__pycache__|\..+_cache|.+\.egg-info")
+_PASSED_BY_OUTSIDE: Final = re.compile(rf"{_PASSED_BY.pattern}|node_modules|dist")
+"""What is passed by outside chassis/, where these could be imported."""
+_LITTER: Final = re.compile(r"\.DS_Store|.+\.(orig|swp)|.+~")
+NO_RECORD: Final = "# no record: no update can come"
+_DETACHED: Final = re.compile(r"^detached:(?: \[\])?\n((?:- .+\n)*)", flags=re.MULTILINE)
 _LINE: Final = re.compile(r"(?:(?P<digest>[0-9a-f]{64})|# detached)  (?P<path>\S+)")
 
 INSTEAD: Final = {
@@ -85,6 +91,18 @@ class Project:
             raise Nothing(f"there is no {MANIFEST}")
         return [file.path for file in self.files if file.state == state]
 
+    def doubts(self) -> Iterator[str]:
+        """Yield why the list cannot be the one that was rendered, and `ops detach` changed."""
+        paths = {*self._digests, *self._detached}
+        if _HERE not in self._digests:
+            yield f"{_HERE} is not in it"
+        if f"# paths  {hashlib.sha256(chr(10).join(sorted(paths)).encode()).hexdigest()}" not in (self.lines or ()):
+            yield "lines were added or deleted"
+        yield from [f"{path} cannot be detached" for path in self._detached if path.startswith("chassis/")]
+        found = _DETACHED.search(_read(self.root / ANSWERS))
+        listed = {line[1:].strip(" '\"") for line in found[1].splitlines()} if found else set()
+        yield from [f"{path} is detached here or in {ANSWERS}, not in both" for path in self._detached ^ listed]
+
     def _file(self, path: str) -> File:
         if path in self._digests:
             return File(path, "template", _state(self.root / path, self._digests[path]))
@@ -98,13 +116,23 @@ class Project:
 
 
 def _lines(path: Path) -> list[str] | None:
-    return path.read_text(encoding="utf-8").splitlines() if path.is_file() else None
+    return path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else None
+
+
+def _read(path: Path) -> str:
+    """Return the text of a file, or nothing; its last line has an end."""
+    text = path.read_text(encoding="utf-8", errors="surrogateescape") if path.is_file() else ""
+    return re.sub(r"(?<=[^\n])\Z", "\n", text)
 
 
 def _walk(root: Path) -> Iterator[str]:
     for folder, names, files in os.walk(root):
-        names[:] = [name for name in names if not _PASSED_BY.fullmatch(name)]
-        yield from (Path(folder, file).relative_to(root).as_posix() for file in files)
+        here = Path(folder).relative_to(root)
+        passed = _PASSED_BY if here.parts[:1] == ("chassis",) else _PASSED_BY_OUTSIDE
+        names[:] = [name for name in names if not passed.fullmatch(name)]
+        links = [name for name in names if Path(folder, name).is_symlink()]
+        found = [*links, *(name for name in files if not _LITTER.fullmatch(name))]
+        yield from ((here / name).as_posix() for name in found)
 
 
 def _state(path: Path, digest: str) -> State:
@@ -133,6 +161,7 @@ def manifest(project: Project) -> Iterator[Finding]:
     for number, line in enumerate(project.lines or (), start=1):
         if line.strip() and not line.startswith("#") and not _LINE.fullmatch(line):
             yield Finding("fail", "no digest and path", f"{MANIFEST}:{number}")
+    yield from [Finding("fail", words, MANIFEST) for words in project.doubts()] if project.lines is not None else ()
     yield Finding("pass", f"{len([file for file in project.files if file.owner == 'template'])} files")
 
 
@@ -147,6 +176,8 @@ def unchanged(project: Project) -> Iterator[Finding]:
 @ownership.check("M4", "bring it back from git")
 def complete(project: Project) -> Iterator[Finding]:
     """no file of the template's is missing"""
+    if not (project.root / ANSWERS).is_file() and NO_RECORD not in (project.lines or ()):
+        yield Finding("fail", "it is not there: no update can come", ANSWERS)
     for path in project.of("missing"):
         yield Finding("fail", "deleted here", path, _back(path))
     yield Finding("pass", "none is missing")
@@ -201,19 +232,22 @@ def detach(project: Project, paths: Iterable[str]) -> None:
     Raises:
         NotDetachable: If one is not the template's, or nothing without its neighbours; then nothing is written.
     """
-    named, listed = list(dict.fromkeys(paths)), {file.path for file in project.files if file.owner == "template"}
+    named = list(dict.fromkeys(PurePosixPath(path).as_posix() for path in paths))
+    listed = {file.path for file in project.files if file.owner == "template"}
     for path in named:
-        if path.startswith("chassis/"):
+        if f"{path}/".startswith("chassis/"):
             raise NotDetachable(f"{path}: chassis/ is one piece; docs/detach.md tells how to leave as a whole")
+        if (project.root / path).is_dir():
+            raise NotDetachable(f"{path} is a folder: name its files one by one; `ops owned` lists them")
         if path not in listed - {ANSWERS}:
             raise NotDetachable(f"{path} is not the template's; `ops owned` lists what is")
     answers = project.root / ANSWERS
-    text = answers.read_text(encoding="utf-8") if answers.is_file() else ""
+    text = _read(answers)
     entries = "".join(f"- {path}\n" for path in named)
     text, count = re.subn(r"^detached:(?: \[\])?\n", f"detached:\n{entries}", text, flags=re.MULTILINE)
     if not text or (not count and "\ndetached:" in text):
         raise NotDetachable(f"{ANSWERS} is not there, or was edited by hand; bring it back from git")
-    answers.write_text(text if count else f"{text}detached:\n{entries}", encoding="utf-8", newline="\n")
+    answers.write_text(text if count else f"{text}detached:\n{entries}", "utf-8", "surrogateescape", "\n")
     lines = (f"# detached  {line[66:]}" if line[66:] in named else line for line in project.lines or ())
     (project.root / MANIFEST).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8", newline="\n")
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cached_property
 from typing import Final
 
 from mcp_chassis.checks import Finding, Nothing, Profile, Unseen, judged
-from mcp_chassis.checks.cluster import Cluster, Limits, is_ours
+from mcp_chassis.checks.cluster import Cluster, Limits, Variables, is_ours
 from mcp_chassis.checks.kustomize import NAMES, Builder
 from mcp_chassis.checks.sources import Block, Yaml, blocks, read
 from mcp_chassis.checks.timeouts import Project, environment_of
@@ -28,6 +30,10 @@ LISTS: Final = {
 """Rules that are lists, with what must be among it, because the template refuses that by itself."""
 
 
+_TAG: Final = re.compile(r"\w[\w.-]{0,127}", flags=re.ASCII)
+_OF_CLUSTER: Final = frozenset({*LISTS, *NUMBERS} - {"required_alerts"})
+
+
 class Policed:
     """A project, and what its policy demands."""
 
@@ -35,8 +41,12 @@ class Policed:
         self.project = project
         self.problems: list[Finding] = []
         path = project.root / POLICY
-        self.there = path.exists()
-        documents = read(path, self.problems) if self.there else []
+        other = path.with_suffix(".yml")
+        # A link to nowhere does not exist, and yet someone meant a policy to be here.
+        self.there = any(os.path.lexists(one) for one in (path, other))
+        if os.path.lexists(other):
+            self.problems.append(Finding("fail", f"nobody reads it; call it {POLICY}", str(other)))
+        documents = read(path, self.problems) if os.path.lexists(path) else []
         given = documents[0] if len(documents) == 1 else None
         if self.there and not isinstance(given, Block) and not self.problems:
             self.problems.append(Finding("fail", "is no mapping, like minimum_replicas: 3", str(path)))
@@ -50,27 +60,32 @@ class Policed:
         return self.rules.texts(key) or [self.rules.text(key)]
 
     @cached_property
-    def clusters(self) -> list[Cluster]:
-        """What is deployed: each kustomization with a server that no other one takes. Raises `Unseen` without any."""
+    def built(self) -> list[Cluster]:
+        """Each kustomization that no other one takes, and each overlay, taken or not."""
         folder = self.project.root / "deploy"
         paths = sorted(path for name in NAMES for path in folder.rglob(name))
         found = []
         for path in paths:
             builder = Builder()
             objects = builder.build(path.parent, [])
-            component = "Component" in {one.text("kind") for one in blocks(builder.documents(path))}
-            found.append((path.resolve(), component, builder, objects))
-        taken = {one for path, _, builder, _ in found for one in builder.read if one != path}
-        roots = [
-            (builder, objects) for path, component, builder, objects in found if path not in taken and not component
+            if "Component" not in {one.text("kind") for one in blocks(builder.documents(path))}:
+                found.append((path, builder, objects))
+        taken = {one for path, builder, _ in found for one in builder.read if one != path.resolve()}
+        return [
+            Cluster(objects, builder.problems)
+            for path, builder, objects in found
+            if path.resolve() not in taken or "overlays" in path.relative_to(folder).parts
         ]
-        clusters = [Cluster(objects, builder.problems) for builder, objects in roots]
-        if not (clusters := [cluster for cluster in clusters if cluster.servers]):
+
+    @property
+    def clusters(self) -> list[Cluster]:
+        """What may be deployed: what is built and has a server. Raises `Unseen` without any."""
+        if not (clusters := [cluster for cluster in self.built if cluster.servers]):
             raise Unseen("no kustomization below deploy/ runs a server", "give it an overlay, or take the rule out")
         return clusters
 
     @cached_property
-    def composed(self) -> list[tuple[str, str, dict[str, str]]]:
+    def composed(self) -> list[tuple[str, str, Variables]]:
         """Each server of the compose files: its name, its place and its variables."""
         try:
             services = self.project.services[0]
@@ -78,8 +93,11 @@ class Policed:
             return []
         found = []
         for name, parts in services.items():
-            given = {key: text for part in parts for key, text in environment_of(part, self.project.variables) if text}
-            found += [(name, parts[-1].at("environment"), given)] if is_ours(given) else []
+            given = environment_of(parts, self.project.variables)
+            # What is built here may be a server by what cannot be read.
+            built = any(key in part for part in parts for key in ("build", "extends"))
+            if is_ours(given.texts) or (built and not given.complete):
+                found.append((name, parts[-1].at("environment"), given))
         return found
 
     def alerts(self) -> set[str]:
@@ -99,12 +117,16 @@ def _refusal(key: str, value: Yaml) -> str:
         return "" if good else f"{key} must be a whole number from {least} to {most}: a policy can only tighten"
     if key not in LISTS:
         return f"{key} is no rule; use {', '.join([*LISTS, *NUMBERS])}"
-    held = LISTS[key]
-    names = {one for one in value if isinstance(one, str)} if isinstance(value, list) else set()
+    held, items = LISTS[key], value if isinstance(value, list) else []
+    names = {one for one in items if isinstance(one, str) and one.strip()}
+    if items and len(names) < len({str(one) for one in items}):
+        return f"{key} must be a list of texts, quoted where they look like numbers"
     if not names or (held and held not in names):
         return (
             f"{key} must be a list{f' with {held}, which is refused anyway' if held else ''}: a policy can only tighten"
         )
+    if key == "forbid_image_tags" and (wrong := sorted(one for one in names if not _TAG.fullmatch(one))):
+        return f"forbid_image_tags names tags alone, like dev; {wrong[0]} is none"
     if key == "forbid_auth" and (names >= _WAYS or names - _WAYS):
         return f"forbid_auth must leave one of {', '.join(sorted(_WAYS))}, and name no other"
     return ""
@@ -123,17 +145,27 @@ def rules(given: Policed) -> Iterator[Finding]:
     yield Finding("pass", ", ".join(given.rules) or "no rule")
 
 
+@policy.check("M5", "write it as a patch with a target of kind and name, with its files beside it; or mend the file")
+def followed(given: Policed) -> Iterator[Finding]:
+    """nothing in a kustomization hides from the rules what the cluster will run"""
+    if not (given.rules.keys() - given.refused.keys()) & _OF_CLUSTER:
+        raise Nothing("no rule is about the cluster")
+    for problem in [problem for cluster in given.built for problem in cluster.problems]:
+        yield replace(problem, required=True)
+    yield Finding("pass", f"{len(given.built)} kustomizations")
+
+
 @policy.check("M5", "set MCP_AUTH to another way, in the overlay or compose.override.yaml")
 def forbid_auth(given: Policed) -> Iterator[Finding]:
     """no server proves its callers in a forbidden way"""
     forbidden = set(given.texts("forbid_auth"))
-    found = [(place, one.get("MCP_AUTH", "none"), True) for _, place, one in given.composed]
-    for server in [server for cluster in given.clusters for server in cluster.servers]:
-        known = "MCP_AUTH" in server.variables.texts or server.variables.complete
-        found.append((server.app.place, server.variables.texts.get("MCP_AUTH", "none"), known))
-    for place, text, known in found:
-        if not known:
-            yield Finding("unseen", "MCP_AUTH is not in the overlay", place, "set it there; it is no secret")
+    found = [(place, variables) for _, place, variables in given.composed]
+    found += [(one.app.place, one.variables) for cluster in given.clusters for one in cluster.servers]
+    for place, variables in found:
+        text = variables.texts.get("MCP_AUTH", "none")
+        if "MCP_AUTH" not in variables.texts and not variables.complete:
+            words = "MCP_AUTH is not in the overlay, nor under environment: in compose"
+            yield Finding("unseen", words, place, "set it there; it is no secret")
         else:
             yield judged(not forbidden & set(re.split(r"[,\s]+", text)), place, f"MCP_AUTH={text}")
 
@@ -153,7 +185,7 @@ def maximum_tool_seconds(given: Policed) -> Iterator[Finding]:
     """no server and no tool allows a longer call"""
     most = int(*given.texts("maximum_tool_seconds"))
     found = [("here", "", given.project.limits.call)]
-    found += [(name, place, Limits.of(variables).call) for name, place, variables in given.composed]
+    found += [(name, place, Limits.of(variables.texts).call) for name, place, variables in given.composed]
     servers = [server for cluster in given.clusters for server in cluster.servers]
     found += [(server.workload.title, server.app.at("env"), server.limits.call) for server in servers]
     found += [(f"tool {name}", "", seconds) for name, seconds in given.project.declared().items()]
@@ -174,11 +206,10 @@ def _marked(given: Policed, rule: str, key: str) -> Iterator[Finding]:
         for cluster in given.clusters:
             for one in cluster.objects:
                 words = f"{one.text('kind')}/{one.text('metadata', 'name')}: {name}"
-                yield judged(name in one.block("metadata", key), one.place, words)
+                yield judged(one.text("metadata", key, name).strip() != "", one.place, words)
             for workload in cluster.workloads:
-                yield judged(
-                    name in workload.metadata.block(key), workload.pod.place, f"{workload.title}, pods: {name}"
-                )
+                words = f"{workload.title}, pods: {name}"
+                yield judged(workload.metadata.text(key, name).strip() != "", workload.pod.place, words)
 
 
 @policy.check("M5", "add it with the answer `team`, or under labels: in the overlay, with includeTemplates: true")

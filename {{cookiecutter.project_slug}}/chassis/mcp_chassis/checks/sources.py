@@ -121,16 +121,17 @@ def load(text: str, name: str, problems: list[Finding], offset: int = 0) -> list
         problems: Grows by one for what cannot be parsed, and for each key that stands twice.
         offset: Lines of the file above the text.
     """
-    loader = _Loader(text, name, offset)
     documents: list[Yaml] = []
+    loader: _Loader | None = None
     try:
+        loader = _Loader(text, name, offset)
         while loader.check_data():  # type: ignore[no-untyped-call]
             documents.append(loader.get_data())
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         words = getattr(error, "problem", None) or str(error).splitlines()[0]
-        problems.append(Finding("fail", f"not YAML: {words}", loader.place(mark) if mark else name))
-    problems += loader.twice
+        problems.append(Finding("fail", f"not YAML: {words}", loader.place(mark) if mark and loader else name))
+    problems += loader.twice if loader else []
     return [item for item in documents if item is not None]
 
 

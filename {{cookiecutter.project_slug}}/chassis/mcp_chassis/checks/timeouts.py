@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Final
 
 from mcp_chassis.checks import Check, Finding, Nothing, Profile, judged
-from mcp_chassis.checks.cluster import Cluster, Limits, is_ours
+from mcp_chassis.checks.cluster import Cluster, Limits, Variables, is_ours
 from mcp_chassis.checks.kustomize import LAST_RESORT, NAMES, Builder, chain, long_enough
 from mcp_chassis.checks.sources import Block, Directive, Unparsable, blocks, caddy, nginx, read, seconds
 
 _TO_SERVER: Final = 5.0
 """Seconds after which uvicorn closes an idle connection; the edge must be first, or a call meets a closed one."""
+_OVERRIDES: Final = ("compose", "docker-compose")
 _VARIABLE: Final = re.compile(r"\$\{(\w+)(?::?-([^}]*))?\}")
 _NGINX: Final = {"proxy_read_timeout": "60s", "keepalive_timeout": "75s"}
 """What nginx does by itself where a limit is not set."""
@@ -80,7 +81,9 @@ class Project:
             raise Nothing("no compose.yaml")
         problems: list[Finding] = []
         services: dict[str, list[Block]] = {}
-        for path in [path for path in (file, file.with_name("compose.override.yaml")) if path.is_file()]:
+        # Of several overrides compose reads the first.
+        overrides = [file.with_name(f"{name}.override.{end}") for name in _OVERRIDES for end in ("yml", "yaml")]
+        for path in [file, *[path for path in overrides if path.is_file()][:1]]:
             for document in blocks(read(path, problems)):
                 for name in document.block("services"):
                     services.setdefault(name, []).append(document.block("services", name))
@@ -188,7 +191,7 @@ def compose_grace(project: Project) -> Iterator[Finding]:
 def _composed(project: Project) -> Iterator[tuple[str, list[Block], Limits]]:
     """Yield each server of the compose files, with its parts."""
     for name, parts in project.services[0].items():
-        variables = {key: text for part in parts for key, text in environment_of(part, project.variables) if text}
+        variables = environment_of(parts, project.variables).texts
         command = next((part.texts("command") for part in reversed(parts) if part.texts("command")), [])
         if is_ours(variables) and command[:1] != ["ops"]:
             yield name, parts, Limits.of({"MCP_TOOL_TIMEOUT": f"{project.limits.call:g}", **variables})
@@ -244,12 +247,31 @@ def _below(limits: list[Directive], holder: Directive, default: str) -> Finding:
     return judged(found is not None and found < _TO_SERVER, where, f"keepalive {text}")
 
 
-def environment_of(service: Block, given: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """Yield the variables of a service, with those that compose puts into them."""
-    listed = [tuple(text.partition("=")[::2]) for text in service.texts("environment")]
-    named = service.block("environment")
-    for name, text in [*listed, *((name, named.text(name)) for name in named)]:
-        yield name, _expanded(text, given)
+def environment_of(parts: list[Block], given: Mapping[str, str]) -> Variables:
+    """Return the variables of a service, with those that compose puts into them; an empty one is none."""
+    found: dict[str, str] = {}
+    complete = not any("extends" in part for part in parts)
+    for part in parts:
+        folder = Path(part.place.rpartition(":")[0]).parent
+        named = [one.text("path") for one in part.blocks("env_file")]
+        for path in [folder / name for name in (*part.texts("env_file"), *named, part.text("env_file")) if name]:
+            complete = complete and path.is_file()
+            found.update(_lines_of(path) if path.is_file() else ())
+    for part in parts:
+        listed = [text.partition("=")[::2] for text in part.texts("environment")]
+        block = part.block("environment")
+        for name, text in [*listed, *((name, block.text(name)) for name in block)]:
+            found[name] = _expanded(text, given) or found.get(name, "")
+    return Variables({name: text for name, text in found.items() if text}, frozenset(), complete)
+
+
+def _lines_of(path: Path) -> Iterator[tuple[str, str]]:
+    """Yield the variables of an env_file."""
+    for line in path.read_text(encoding="utf-8-sig", errors="replace").splitlines():
+        name, equals, text = line.strip().removeprefix("export ").partition("=")
+        quoted = re.fullmatch(r"""\s*(["'])(.*?)\1.*""", text)
+        if equals and not name.startswith("#"):
+            yield name.strip(), quoted[2] if quoted else re.sub(r"(^|\s)#.*", "", text).strip()
 
 
 def _expanded(text: str, given: Mapping[str, str]) -> str:
