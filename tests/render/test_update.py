@@ -153,7 +153,10 @@ def test_M2_each_file_has_the_owner_that_the_design_gives_it() -> None:
 
 def test_M2_rules_of_what_an_update_leaves_alone_are_these() -> None:
     strict = SandboxedEnvironment(undefined=StrictUndefined)
-    answers = {name: question["default"] for name, question in QUESTIONS.items()} | {"database": "postgres", "ci": "both"}
+    answers = {name: question["default"] for name, question in QUESTIONS.items()} | {
+        "database": "postgres",
+        "ci": "both",
+    }
 
     def left_out(operation: str) -> set[str]:
         known = answers | {"_copier_operation": operation}
