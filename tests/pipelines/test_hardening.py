@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import subprocess
 from collections.abc import Callable
@@ -125,8 +126,11 @@ def spell(here: Repository, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     ("system", "how"),
-    [("github", "path"), ("gitlab", "path"), ("github", "git+"), ("gitlab", "git+"), ("github", "gh:")]
-    + [("gitlab", "gl:"), ("github", "hashes"), ("gitlab", "hashes")],
+    [
+        *itertools.product(("github", "gitlab"), ("path", "git+", "hashes")),
+        ("github", "gh:"),
+        ("gitlab", "gl:"),
+    ],
 )
 def test_M3_update_tells_its_hardening_fixes_first_and_then_everything(
     system: str, how: str, lived_in: Repository, monkeypatch: pytest.MonkeyPatch

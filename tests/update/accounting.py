@@ -20,7 +20,8 @@ _NOT_OURS: Final = frozenset({".git", ".venv"})
 class File(NamedTuple):
     """Content, with the line ends that git keeps; whether it may be executed; and what the tree has, byte for byte.
 
-    Of a link `raw` is where it leads. Only what is the user's has to keep its line ends: git may check out the others anew.
+    Of a link `raw` is where it leads. Only what is the user's has to keep its line ends: git may
+    check out the others anew.
     """
 
     content: bytes
