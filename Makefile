@@ -28,7 +28,7 @@ rehearsal:
 	@scripts/setup.sh --rehearsal-packages python -m rehearsal --stock $(ARGS)
 
 release:
-	@scripts/setup.sh python scripts/release.py $(VERSION) $(ARGS)
+	@scripts/setup.sh python scripts/release.py '$(VERSION)' $(ARGS)
 
 laboratory:
 	@scripts/setup.sh python -m tests.update $(ARGS)

@@ -9,7 +9,9 @@ Nothing is pushed. What a version promises is in docs/releases.md.
 from __future__ import annotations
 
 import argparse
+import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -23,7 +25,10 @@ VERSION_FILE: Final = "{{cookiecutter.project_slug}}/chassis/pyproject.toml"
 """The one place of the version; README.md repeats it in words."""
 CHANGELOG, UPGRADING, README, MAKEFILE = "CHANGELOG.md", "UPGRADING.md", "README.md", "Makefile"
 _VERSION: Final = re.compile(r'^version = "(\d+)\.(\d+)\.(\d+)"$', flags=re.MULTILINE)
-_PART: Final = re.compile(r"^## Unreleased\n(.*?)(?=^## |\Z)", flags=re.DOTALL | re.MULTILINE)
+_HEADING: Final = re.compile(r"^## Unreleased[ \t]*$", flags=re.MULTILINE)
+_PART: Final = re.compile(r"^## Unreleased[ \t]*\n(.*?)(?=^## |\Z)", flags=re.DOTALL | re.MULTILINE)
+_MAKES_OWN: Final = frozenset({"MAKEFLAGS", "MFLAGS", "GNUMAKEFLAGS", "MAKEOVERRIDES", "MAKELEVEL", "ARGS", "VERSION"})
+"""What `make release` hands down; the laboratory's make would take it for its own."""
 _LEVELS: Final = ("a patch", "a minor", "a major")
 
 Version = tuple[int, int, int]
@@ -85,8 +90,16 @@ def wanted(text: str) -> Version:
 
 
 def level_of(notes: str, upgrading: str) -> int:
-    """Return what the unreleased part asks for: 0 a patch, 1 a minor, 2 a major."""
-    if _PART.search(upgrading):
+    """Return what the unreleased part asks for: 0 a patch, 1 a minor, 2 a major.
+
+    Raises:
+        Refused: If there is a heading, and nothing below it.
+    """
+    if part := _PART.search(upgrading):
+        if not part[1].strip():
+            raise Refused(
+                f"{UPGRADING} has nothing below `## Unreleased`: write what somebody has to do, or drop the heading"
+            )
         return 2
     brought, _, _fixes = notes.partition("### Hardening fixes")
     entries = re.findall(r"^- (.*)", brought, flags=re.MULTILINE)
@@ -94,9 +107,7 @@ def level_of(notes: str, upgrading: str) -> int:
 
 
 def step(old: Version, level: int) -> Version:
-    """Return the next version of a level; before 1.0.0 a minor may ask something of you, as semver says."""
-    if old[0] == 0:
-        level = min(level, 1)
+    """Return the next version of a level."""
     return ((old[0], old[1], old[2] + 1), (old[0], old[1] + 1, 0), (old[0] + 1, 0, 0))[level]
 
 
@@ -111,11 +122,12 @@ def plan(version: Version, today: str) -> Plan:
     notes = part[1].strip() if part else ""
     if not re.search(r"^- ", notes, flags=re.MULTILINE):
         raise Refused(f"{CHANGELOG} has nothing below `## Unreleased`, so there is nothing to release")
-    level = level_of(notes, upgrading)
+    asked = level_of(notes, upgrading)
+    level = asked if old[0] else min(asked, 1)  # before 1.0.0 a minor may ask something of you, as semver says
     fitting = step(old, level)
     # Who promises stability may do so with any change.
     if version != fitting and not (version == (1, 0, 0) > old):
-        reason = ("it only mends", "it brings something", f"{UPGRADING} asks something for it")[level]
+        reason = ("it only mends", "it brings something", f"{UPGRADING} asks something for it")[asked]
         raise Refused(
             f"{shown(version)} does not fit: after {shown(old)}, what is unreleased is {_LEVELS[level]} ({reason}), so "
             f"{shown(fitting)}"
@@ -123,8 +135,8 @@ def plan(version: Version, today: str) -> Plan:
     heading = f"## {shown(version)}"
     files = {
         VERSION_FILE: _VERSION.sub(f'version = "{shown(version)}"', read(VERSION_FILE), count=1),
-        CHANGELOG: changelog.replace("## Unreleased\n", f"{heading} ({today})\n", 1),
-        UPGRADING: re.sub(r"^## Unreleased$", heading, upgrading, count=1, flags=re.MULTILINE),
+        CHANGELOG: _HEADING.sub(f"{heading} ({today})", changelog, count=1),
+        UPGRADING: _HEADING.sub(heading, upgrading, count=1),
         README: re.sub(rf"\b([Vv]ersion|holds in) {re.escape(shown(old))}\b", rf"\1 {shown(version)}", read(README)),
     }
     return Plan(old, version, level, {name: text for name, text in files.items() if text != read(name)}, notes)
@@ -198,7 +210,14 @@ def rehearse(beside: Path) -> None:
         print("the Makefile has no laboratory, so nothing proves the updates to this release")
         return
     print(f"{' '.join(command)} …", flush=True)
-    if subprocess.run(command, cwd=beside, check=False).returncode:
+    own = {name: value for name, value in os.environ.items() if name not in _MAKES_OWN}
+    with subprocess.Popen(command, cwd=beside, env=own) as running:
+        try:
+            failed = running.wait()
+        except BaseException:
+            running.terminate()  # make passes it on, so nothing works on in a tree that is gone
+            raise
+    if failed:
         raise Refused(f"{' '.join(command)} failed")
     changed = run("git", "status", "--porcelain", at=beside)
     if strange := [line for line in changed.splitlines() if not line.startswith(" M docs/")]:
@@ -215,12 +234,23 @@ def tell(made: Plan) -> None:
         print(*(f"  {name}: {new}" for old, new in lines if new != old), sep="\n")
 
 
+def _end(*_: object) -> None:
+    """Take SIGTERM for Ctrl-C; a second one finds the cleaning up under way.
+
+    Raises:
+        KeyboardInterrupt: Always.
+    """
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
 def main() -> int:
     """Cut the release, or say why not; return the exit code."""
     parser = argparse.ArgumentParser(prog="make release VERSION=0.6.0 [ARGS=--dry-run]", description=__doc__)
     parser.add_argument("version", nargs="?", default="")
     parser.add_argument("--dry-run", action="store_true", help="check and show, run and change nothing")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, _end)
     try:
         made = plan(wanted(options.version), datetime.now(UTC).strftime("%Y-%m-%d"))
         check_repository(made.tag)

@@ -11,6 +11,7 @@ import pytest
 from tests.pipelines.conftest import Repository
 from tests.render.support import ANSWERS_FILE, run, succeed
 from tests.render.test_update import make_project, template_with_two_versions
+from tests.update.releases import current_version
 
 Make = Callable[..., Repository]
 
@@ -131,7 +132,8 @@ def first_version(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("versions")
     template = template_with_two_versions(folder / "template")
     succeed("git", "checkout", "--quiet", "main", cwd=template)
-    changes = "# Changes\n\n## 2.0.0\n\nThe new one.\n\n## 1.0.0\n\nThe first.\n"
+    known = current_version()  # the one that the project has in its files, whatever the tag is called
+    changes = f"# Changes\n\n## 2.0.0\n\nThe new one.\n\n## {known}\n\nThe first.\n"
     (template / "CHANGELOG.md").write_text(changes, encoding="utf-8")
     succeed("git", "add", "--all", cwd=template)
     succeed("git", "commit", "--quiet", "--message=changelog", cwd=template)

@@ -104,11 +104,25 @@ def test_M3_red_suite_opens_one_issue_that_says_what_failed_and_closes_it(clone:
     assert clone.issues() == [["create", "--label"], ["edit", "12"], ["close", "12"]]
 
 
-def test_M3_registry_that_does_not_answer_opens_no_issue(clone: Clone) -> None:
+def test_M3_pin_that_cannot_be_made_opens_the_issue_too(clone: Clone) -> None:
     job = clone.run("no-such-package-of-ours==0", "none")
+    body = (clone.programs.state / "body").read_text(encoding="utf-8")
 
     assert job.result == "failure"
-    assert clone.issues() == []
+    assert clone.issues() == [["create", "--label"]]
+    assert body.startswith("newest_sdk.py --release failed, so nothing was tested:\n\n    ")
+    assert "no-such-package-of-ours" in body
+    assert "newest_sdk.py --pre failed" in body
+
+
+def test_M3_suite_that_hangs_is_killed_and_the_run_has_time_for_both() -> None:
+    (job,) = yaml.safe_load((ROOT / ".github/workflows/sdk.yaml").read_text(encoding="utf-8"))["jobs"].values()
+    suite = next(step for step in job["steps"] if step.get("name") == SUITE)
+    opened = next(step for step in job["steps"] if step.get("name", "").startswith("Open an issue"))
+    (minutes,) = re.findall(r"timeout (\d+)m make test", suite["run"])
+
+    assert 2 * int(minutes) < job["timeout-minutes"]
+    assert opened["if"] == "failure() || cancelled()"
 
 
 def test_M3_pin_that_is_not_where_it_was_stops_with_words(clone: Clone) -> None:

@@ -12,9 +12,13 @@ from pathlib import Path
 
 import pytest
 import yaml
+from jinja2 import StrictUndefined
+from jinja2.sandbox import SandboxedEnvironment
 
 from tests.render.support import (
     ANSWERS_FILE,
+    CONFIG,
+    QUESTIONS,
     TEMPLATE,
     copy_template,
     files,
@@ -28,6 +32,24 @@ DROPPED = "server.json"
 
 ANSWERS = ("project_name=Zoë's Notes: #1", "tool_timeout=300", "edge=mesh")
 
+SEEDS = [
+    "/src",
+    "/tests",
+    "/pyproject.toml",
+    "/README.md",
+    "/server.json",
+    "/resources.lock.json",
+    "/.gitignore",
+    "/.gitattributes",
+    "/deploy/*/conf.d",
+    "/deploy/kubernetes/overlays",
+    "/deploy/apt-packages.txt",
+    "/deploy/base.Dockerfile",
+    "/renovate.json",
+    "/.gitlab-ci.yml",
+    "/migrations",
+]
+"""Every rule by which an update leaves something to its user. A rule less, and updates overwrite what was theirs."""
 
 YOURS = [
     ".gitattributes",
@@ -127,6 +149,20 @@ def life(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 def test_M2_each_file_has_the_owner_that_the_design_gives_it() -> None:
     assert [name for name in YOURS if not is_yours(name)] == []
     assert [name for name in NOT_YOURS if is_yours(name)] == []
+
+
+def test_M2_rules_of_what_an_update_leaves_alone_are_these() -> None:
+    strict = SandboxedEnvironment(undefined=StrictUndefined)
+    answers = {name: question["default"] for name, question in QUESTIONS.items()} | {
+        "database": "postgres",
+        "ci": "both",
+    }
+
+    def left_out(operation: str) -> set[str]:
+        known = answers | {"_copier_operation": operation}
+        return {strict.from_string(rule).render(known).strip() for rule in CONFIG["_exclude"]}
+
+    assert sorted(left_out("update") - left_out("copy")) == sorted(SEEDS)
 
 
 def test_M2_update_leaves_no_conflict(life: Life) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,10 +18,20 @@ _NOT_OURS: Final = frozenset({".git", ".venv"})
 
 
 class File(NamedTuple):
-    """Content, with the line ends that git keeps, and whether it may be executed."""
+    """Content, with the line ends that git keeps; whether it may be executed; and what the tree has, byte for byte.
+
+    Of a link `raw` is where it leads. Only what is the user's has to keep its line ends: git may
+    check out the others anew.
+    """
 
     content: bytes
     executable: bool
+    raw: bytes = b""
+
+    @property
+    def kept(self) -> tuple[bytes, bool]:
+        """What two files of the template's have in common."""
+        return self.content, self.executable
 
 
 Files = Mapping[str, File]
@@ -31,9 +42,10 @@ def snapshot(project: Path) -> dict[str, File]:
     found = {}
     for path in project.rglob("*"):
         parts = path.relative_to(project).parts
-        if path.is_file() and not _NOT_OURS.intersection(parts) and "__pycache__" not in parts:
-            content = path.read_bytes().replace(b"\r\n", b"\n")
-            found["/".join(parts)] = File(content, bool(path.stat().st_mode & 0o100))
+        if (path.is_symlink() or path.is_file()) and not _NOT_OURS.intersection(parts) and "__pycache__" not in parts:
+            raw = b"-> " + os.fsencode(path.readlink()) if path.is_symlink() else path.read_bytes()
+            executable = not path.is_symlink() and bool(path.stat().st_mode & 0o100)
+            found["/".join(parts)] = File(raw.replace(b"\r\n", b"\n"), executable, raw)
     return found
 
 
@@ -114,7 +126,7 @@ def account(base: Files, lived: Files, after: Files, fresh: Files) -> Account:
     deleted = base.keys() - lived.keys()
     found.returned = sorted(deleted & after.keys())
     theirs = {name: file for name, file in fresh.items() if not is_yours(name) and name not in deleted}
-    found.stale = sorted(name for name in theirs if after.get(name) != theirs[name])
+    found.stale = sorted(name for name in theirs if name not in after or after[name].kept != theirs[name].kept)
     found.stale += sorted(after.keys() - fresh.keys() - keeps)
     was, now_recorded = recorded(lived), recorded(after)
     kept = (name for name in was if not name.startswith("_"))

@@ -12,6 +12,8 @@ from tests.update.lanes import Outcome
 
 PAGE: Final = ROOT / "docs/updating.md"
 _COLUMNS: Final = ("from", "lanes", "conflicts", "lines", "lost", "else wrong", "seconds", "gates")
+SAMPLE: Final = re.compile(r"\*\*A sample\*\*: the table shows ([\d,]+) of ([\d,]+) lanes[^\n]*\n\n")
+"""What the page says before the table, for as long as it is not of a full run."""
 _PLACE: Final = re.compile(r"(<!-- laboratory: begin -->\n).*?(<!-- laboratory: end -->)", flags=re.DOTALL)
 
 
@@ -50,8 +52,8 @@ def published() -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
 
 
-def publish(text: str, command: str, when: str) -> None:
-    """Put a table into the page, with how and when it was made."""
-    page = PAGE.read_text(encoding="utf-8")
-    shown = f"\n{text}\nMade by `{command}` on {when}.\n\n"
+def publish(text: str, when: str) -> None:
+    """Put the table of a full run into the page, with how and when it was made; it is no sample any more."""
+    page = SAMPLE.sub("", PAGE.read_text(encoding="utf-8"))
+    shown = f"\n{text}\nMade by `make laboratory` on {when}.\n\n"
     PAGE.write_text(_PLACE.sub(lambda found: found[1] + shown + found[2], page), encoding="utf-8")

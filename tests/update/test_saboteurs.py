@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.render.support import TEMPLATE
+from tests.render.support import ANSWERS_FILE, TEMPLATE
+from tests.update.accounting import File, account, snapshot
 from tests.update.gates import lock
 from tests.update.lanes import Lane, Lived, live, update
 from tests.update.releases import Clone, Release, make_clone
@@ -127,6 +128,25 @@ def test_M3_laboratory_goes_red_when_a_file_is_dropped_that_no_rule_left_to_its_
     outcome = update(lived(broken_by(without_rule_of_readme)), broken(), broken_by(without_readme))
 
     assert {"lost", "changed"} <= set(outcome.account.wrong)
+
+
+def test_M3_account_finds_line_ends_and_links_of_the_users_that_changed(tmp_path: Path) -> None:
+    def project(name: str, text: bytes, target: str) -> dict[str, File]:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / ANSWERS_FILE).write_text("{}\n", encoding="utf-8")
+        (tmp_path / name / "README.md").write_bytes(text)
+        (tmp_path / name / "own.txt").write_text("Same.\n", encoding="utf-8")
+        (tmp_path / name / "other.txt").write_text("Same.\n", encoding="utf-8")
+        (tmp_path / name / "link").symlink_to(target)
+        return snapshot(tmp_path / name)
+
+    base = fresh = {ANSWERS_FILE: File(b"{}\n", executable=False)}
+    lived = project("lived", b"Ours.\r\n", "own.txt")
+
+    assert account(base, lived, project("same", b"Ours.\r\n", "own.txt"), fresh).changed == []
+    assert account(base, lived, project("ends", b"Ours.\n", "own.txt"), fresh).changed == ["README.md"]
+    assert account(base, lived, project("link", b"Ours.\r\n", "other.txt"), fresh).changed == ["link"]
+    assert account(base, lived, project("gone", b"Ours.\r\n", "missing"), fresh).changed == ["link"]
 
 
 def test_M3_a_bound_that_the_users_own_forbids_is_refused_by_the_lock() -> None:

@@ -210,6 +210,41 @@ def test_M3_edits_where_the_template_changed_something_are_conflicts_and_still_t
     assert (project / name).read_text(encoding="utf-8").splitlines() == newer
 
 
+@pytest.mark.parametrize(
+    ("tag", "name"),
+    [("v0.5.0", "chassis/mcp_chassis/telemetry/metrics.py"), ("v0.6.0", "deploy/kubernetes/base/network.yaml")],
+)
+def test_M3_an_edited_file_that_the_template_dropped_is_gone_and_the_page_tells_how_to_see_it(
+    tag: str, name: str, tmp_path: Path
+) -> None:
+    project = shutil.copytree(_made(tag), tmp_path / "project")
+    with (project / name).open("a", encoding="utf-8") as file:
+        file.write("# Ours.\n")
+    commit(project, "edited")
+    edited = (project / name).read_bytes()
+
+    assert update(project).returncode == 0
+
+    # copier says nothing of it: whoever edited such a file has to look, before or after.
+    assert name not in snapshot(project)
+    assert conflicts(project, snapshot(project)) == []
+    look, back = "git diff --diff-filter=D --name-only HEAD", "git checkout HEAD -- "
+    assert name in succeed(*look.split(), cwd=project).splitlines()
+    succeed(*back.split(), name, cwd=project)
+    assert (project / name).read_bytes() == edited
+    assert is_told("nothing, and a file that you edited is gone")
+    assert is_told(look)
+    assert is_told(f"{back}<file>")
+
+
+@pytest.mark.parametrize("name", ["docs/updating.md", "UPGRADING.md"])
+def test_M3_what_is_done_by_hand_begins_with_a_look_for_edits(name: str) -> None:
+    commands = (ROOT / name).read_text(encoding="utf-8").partition("```sh\n")[2].partition("```")[0].splitlines()
+    first, second = (line.partition("#")[0].strip() for line in commands[:2])
+
+    assert (first, second) == ("uv run <your-slug> check ownership", "uvx copier update --defaults")
+
+
 def test_M3_seeds_that_came_later_are_brought_by_one_command(tmp_path: Path) -> None:
     project = shutil.copytree(_updated(), tmp_path / "project")
     (project / "README.md").write_text("# Ours\n", encoding="utf-8")
