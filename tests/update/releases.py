@@ -9,6 +9,7 @@ import functools
 import re
 import shutil
 import subprocess
+import tarfile
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -33,6 +34,8 @@ from tests.update.past import PAST
 VERSION_FILE: Final = f"{TEMPLATE}/chassis/pyproject.toml"
 _VERSION: Final = re.compile(r'^version = "(.+)"$', flags=re.MULTILINE)
 _PARTS: Final = ("copier.yml", "cookiecutter.json", "hooks", TEMPLATE)
+ARCHIVE: Final = Path(__file__).parent / "releases.tar.xz"
+"""The releases until 0.5.0, for clones without a history."""
 Change = Callable[[Path], None]
 """Changes a tree of the template."""
 
@@ -66,13 +69,10 @@ def _git(*arguments: str) -> str:
 
 @functools.cache
 def released() -> tuple[Release, ...]:
-    """Return the releases that history holds, oldest first.
-
-    Raises:
-        RuntimeError: If the clone has no history.
-    """
+    """Return the releases that history holds, oldest first; those of the archive where a clone has no history."""
     if _git("rev-parse", "--is-shallow-repository") == "true":
-        raise RuntimeError("this clone has no history to find releases in; run: git fetch --unshallow")
+        with tarfile.open(ARCHIVE) as archive:
+            return tuple(Release(name) for name in sorted(archive.getnames()) if re.fullmatch(r"\d+\.\d+\.\d+", name))
     commits = _git("log", "--reverse", "--topo-order", "--format=%H", "-G^version = ", "--", VERSION_FILE).split()
     found: dict[str, str] = {}
     for commit in commits:
@@ -106,7 +106,15 @@ def _empty(repository: Path) -> None:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-def _write_release(repository: Path, release: Release) -> None:
+def write_release(repository: Path, release: Release) -> None:
+    """Write what a release rendered from: out of history, or out of the archive."""
+    if not release.commit:
+        with tarfile.open(ARCHIVE) as kept:
+            members = [member for member in kept if member.name.startswith(f"{release.version}/")]
+            for member in members:
+                member.name = member.name.removeprefix(f"{release.version}/")
+            kept.extractall(repository, members)
+        return
     archive = subprocess.run(
         ["git", "archive", release.commit, "--", *_PARTS], cwd=ROOT, capture_output=True, check=True
     ).stdout
@@ -146,7 +154,7 @@ def make_clone() -> Clone:
         _commit(repository, f"v0.0.{number}")
     for release in released():
         _empty(repository)
-        _write_release(repository, release)
+        write_release(repository, release)
         _commit(repository, release.tag)
     _empty(repository)
     copy_template(repository)
