@@ -42,6 +42,7 @@ _OWN: Final = {
     "MCP_LOG_FORMAT": "json",
     "MCP_LOG_LEVEL": "info",
     "MCP_CALLER_LIMIT": _WIDE,
+    "MCP_TOOL_LIMIT": _WIDE,
     "MCP_SESSION_LIMIT": _WIDE,
     "MCP_SESSION_LIMIT_PER_CALLER": _WIDE,
 }
