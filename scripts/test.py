@@ -1,6 +1,6 @@
 """Run every test; the few that fail while others keep the machine busy are heard once more, alone.
 
-Processes, sockets and proxies of these tests are real, and two run at a time: a test's patience may end before a busy
+Processes, sockets and proxies of these tests are real, and three run at a time: a test's patience may end before a busy
 machine answers. Who fails twice, or beside many others, or counts lost calls, has failed.
 """
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import shutil
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,8 @@ import pytest
 from tests.deploy.kubernetes_build import tool
 from tests.pipelines.executor import Job, Workflow, gitlab_job
 from tests.pipelines.stand_ins import StandIns
-from tests.render.support import Answers, by_copier, environment, succeed
+from tests.render.conftest import _apart as _apart
+from tests.render.support import Answers, by_copier, succeed
 
 SECRETS = {
     "KUBE_CONFIG": "the cluster's",
@@ -27,17 +28,6 @@ SECRETS = {
 }
 IMAGE = "registry.acme.test/acme-notes"
 """Of a render whose registry is not the example's."""
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _apart() -> Iterator[None]:
-    before = dict(os.environ)
-    wanted = environment()
-    os.environ.clear()
-    os.environ.update(wanted)
-    yield
-    os.environ.clear()
-    os.environ.update(before)
 
 
 @functools.cache

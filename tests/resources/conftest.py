@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 import os
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import structlog
 
-from mcp_chassis.telemetry.gate import configure
-from tests.identity.serving import Log
+from tests.identity.conftest import _logging as _logging
+from tests.identity.conftest import log as log
 from tests.render.conftest import _apart as _apart
 from tests.resources.internet import PUBLIC, Internet
 from tests.resources.internet import internet as internet
@@ -36,27 +33,6 @@ def _environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, authority: Aut
     monkeypatch.setenv("SSL_CERT_FILE", str(authority.file))
     monkeypatch.setattr("mcp_chassis.settings._answer", ANSWERS.__getitem__)
     monkeypatch.chdir(tmp_path)
-
-
-@pytest.fixture(autouse=True)
-def _logging() -> Iterator[None]:
-    """Undo what a server does to the logging of its process."""
-    root = logging.getLogger()
-    handlers, level, before = root.handlers[:], root.level, structlog.get_config()
-    with warnings.catch_warnings():
-        yield
-    logging.captureWarnings(capture=False)
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    structlog.configure(**before)
-
-
-@pytest.fixture
-def log() -> Log:
-    """Send the log of this test into memory, as one that starts a server would."""
-    found = Log()
-    configure(stream=found.stream)
-    return found
 
 
 @pytest.fixture(scope="session")
