@@ -188,6 +188,25 @@ patches:
     assert dict(found["ConfigMap"].block("data")) == {"A": "1", "B": "3"}
 
 
+def test_T8_items_of_a_list_are_merged_by_the_key_that_they_are_known_by(tmp_path: Path) -> None:
+    base = (
+        "kind: Pod\nspec:\n  ports: [{port: 1, x: 1}]\n  containers:\n"
+        "  - {name: a, ports: [{containerPort: 1, name: b}, {containerPort: 2}], volumeMounts: [{mountPath: /a}]}\n"
+    )
+    patch = (
+        "{kind: Pod, spec: {ports: [{port: 1, x: 2}], containers: [{name: a, ports: [{containerPort: 1, name: c}],"
+        " volumeMounts: [{mountPath: /b}]}]}}"
+    )
+    over = f"resources: [base.yaml]\npatches: [{{target: {{kind: Pod}}, patch: '{patch}'}}]\n"
+
+    pod = built(tmp_path, {"over/kustomization.yaml": over, "over/base.yaml": base})["Pod"].block("spec")
+
+    (container,) = pod.blocks("containers")
+    assert [dict(one) for one in pod.blocks("ports")] == [{"port": 1, "x": 2}]
+    assert [dict(one) for one in container.blocks("ports")] == [{"containerPort": 1, "name": "c"}, {"containerPort": 2}]
+    assert [one.text("mountPath") for one in container.blocks("volumeMounts")] == ["/a", "/b"]
+
+
 @pytest.mark.parametrize("key", ["resources: ['%s']", "components: ['%s']", "patches: [{path: '%s'}]"])
 @pytest.mark.parametrize(
     ("name", "outcome"),

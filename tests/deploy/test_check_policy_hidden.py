@@ -30,6 +30,10 @@ UNFOLLOWED = {
     "tagSuffix": "images:\n  - {name: x, tagSuffix: -dev}\n",
     "github.com/a/b is no file": "resources: [../production, github.com/a/b]\n",
     "https://example.com/a//b?ref=v1 is no file": "resources: ['https://example.com/a//b?ref=v1']\n",
+    "$patch": "patches:\n  - patch: '{kind: X, metadata: {name: x, labels: {$patch: replace}}}'\n",
+    "$retainKeys": "patches:\n  - {target: {kind: X}, patch: '{spec: {strategy: {$retainKeys: [type]}}}'}\n",
+    "$setElementOrder/env": "patches:\n  - {target: {kind: X}, patch: '{$setElementOrder/env: []}'}\n",
+    "move": "patches:\n  - {target: {kind: X}, patch: '[{op: move, from: /a, path: /b}]'}\n",
     "lost.yaml is no file": "components: [lost.yaml]\n",
     "not YAML": "a: [\n",
 }
@@ -77,6 +81,22 @@ def test_M5_replicas_and_old_patches_are_read() -> None:
     (found,) = [item for items in checked().values() for item in items if failed([item])]
 
     assert (found.name, found.found) == ("minimum_replicas", "1 of 3 replicas")
+
+
+def test_M5_images_are_named_by_patterns() -> None:
+    images = "images: [{name: '.*/nginx', newTag: dev}]\n"
+    append(STAGING, f"kind: Kustomization\nresources: [../production]\n{images}")
+
+    assert red() == {"forbid_image_tags"}
+
+
+def test_M5_compose_files_that_are_included_are_told() -> None:
+    append("deploy/compose.override.yaml", "include: [other.yaml]\n")
+
+    (found,) = [item for items in checked().values() for item in items if failed([item])]
+
+    assert (found.name, found.found) == ("followed", "include is not followed")
+    assert found.where == "deploy/compose.override.yaml:1"
 
 
 REFUSED = {

@@ -20,6 +20,12 @@ POD_OF: Final = {
     **dict.fromkeys(("Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "Job"), ("spec", "template")),
 }
 """By kind, the way to the pod."""
+_MERGED_BY: Final = {
+    **dict.fromkeys(("containers", "initContainers", "env", "volumes", "imagePullSecrets"), ("name",)),
+    "ports": ("containerPort", "port"),
+    "volumeMounts": ("mountPath",),
+}
+"""By list, what its items are known by: `x-kubernetes-patch-merge-key` of the Kubernetes API."""
 _OURS: Final = re.compile(
     r"MCP_(ENVIRONMENT|PUBLIC_URL|AUTH|EXPOSURE|HOST|PORT|(STATE|DATABASE|DATABASE_MIGRATION)_URL)"
 )
@@ -205,6 +211,28 @@ class Cluster:
             if scaler.text("spec", "scaleTargetRef", "name") == workload.body.text("metadata", "name"):
                 return whole(scaler.text("spec", "minReplicas"), 1), whole(scaler.text("spec", "maxReplicas"), count)
         return count, count
+
+
+def merge(target: Block, patch: Block) -> None:
+    """Lay a strategic merge patch over an object: mappings deeply, named containers and variables one by one."""
+    for key, value in patch.items():
+        there = target.get(key)
+        if value is None:
+            target.pop(key, None)
+        elif isinstance(there, Block) and isinstance(value, Block):
+            merge(there, value)
+        elif isinstance(there, list) and key in _MERGED_BY:
+            for item in patch.blocks(key):
+                by = next((name for name in _MERGED_BY[key] if name in item), "name")
+                known = next((one for one in target.blocks(key) if one.text(by) == item.text(by)), None)
+                if known is None:
+                    there.append(item)
+                elif item.text("$patch") == "delete":
+                    there.remove(known)
+                else:
+                    merge(known, item)
+        else:
+            target.put(key, value, patch.at(key))
 
 
 def whole(text: str, otherwise: int) -> int:

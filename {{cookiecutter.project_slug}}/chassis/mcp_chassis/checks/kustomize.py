@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from mcp_chassis.checks import Finding, Outcome, Profile, judged
-from mcp_chassis.checks.cluster import POD_OF, Cluster, Limits, Server
+from mcp_chassis.checks.cluster import POD_OF, Cluster, Limits, Server, merge
 from mcp_chassis.checks.sources import Block, Yaml, blocks, load, read, seconds
 
 FLOOR: Final = 300.0
@@ -36,7 +36,6 @@ _IN_LISTS: Final = {
 chain: Profile[Cluster] = Profile()
 _ADDRESS: Final = re.compile(r"://|^git@|^github\.com/|\?ref=")
 NAMES: Final = ("kustomization.yaml", "kustomization.yml", "Kustomization")
-_MERGED_BY_NAME: Final = frozenset({"containers", "initContainers", "env", "volumes"})
 _KEYS: Final = {
     "": "apiVersion kind metadata namespace resources components configMapGenerator generatorOptions patches"
     " patchesJson6902 replicas labels commonLabels commonAnnotations images buildMetadata sortOptions",
@@ -132,6 +131,10 @@ def _value(notes: Block, name: str) -> str:
     return attributes.get(*_IN_LISTS[name]) if name in _IN_LISTS else text
 
 
+def _unseen(words: str, where: str) -> Finding:
+    return Finding("unseen", f"{words} is not understood", where, required=False)
+
+
 class Builder:
     """Builds folders; afterwards knows what it read and what it could not."""
 
@@ -174,7 +177,7 @@ class Builder:
 
     def _strange(self, given: Block, known: Iterable[str]) -> None:
         for key in sorted(given.keys() - set(known)):
-            self.problems.append(Finding("unseen", f"{key} is not understood", given.at(key), required=False))
+            self.problems.append(_unseen(key, given.at(key)))
 
     def _patch(self, patch: Block, folder: Path, objects: list[Block]) -> None:
         inline, (file, _, line) = patch.text("patch"), patch.at("patch").rpartition(":")
@@ -185,6 +188,7 @@ class Builder:
             given = self.documents(self._inside(folder, patch.text("path"), patch.at("path")))
         for document in given:
             body = document if isinstance(document, Block) else Block(patch.place)
+            self._silent(document, top=True)
             target = patch.block("target")
             self._strange(target, ("group", "version", "kind", "name"))
             for one in [one for one in objects if _fits(one, target, body)]:
@@ -193,6 +197,17 @@ class Builder:
                 merge(one, body)
                 for step in document if isinstance(document, list) else []:
                     _step(one, step if isinstance(step, Block) else body)
+
+    def _silent(self, value: Yaml, *, top: bool = False) -> None:
+        """Tell what a patch may say and `merge` and `_step` do not do."""
+        for item in value if isinstance(value, list) else [value]:
+            if isinstance(item, Block):
+                known = {"$patch"} if (top or isinstance(value, list)) and item.text("$patch") == "delete" else set()
+                self._strange(item, [key for key in item if key in known or not key.startswith("$")])
+                if top and isinstance(value, list) and item.text("op") not in ("add", "replace", "remove"):
+                    self.problems.append(_unseen(item.text("op") or "a step without op", item.at("op")))
+                for inner in item.values():
+                    self._silent(inner)
 
 
 def _fits(one: Block, target: Block, body: Block) -> bool:
@@ -223,27 +238,6 @@ def _step(one: Block, step: Block) -> None:
         parent.put(last, step.value("value"), step.at("value"))
 
 
-def merge(target: Block, patch: Block) -> None:
-    """Lay a strategic merge patch over an object: mappings deeply, named containers and variables one by one."""
-    for key, value in patch.items():
-        there = target.get(key)
-        if value is None:
-            target.pop(key, None)
-        elif isinstance(there, Block) and isinstance(value, Block):
-            merge(there, value)
-        elif isinstance(there, list) and key in _MERGED_BY_NAME:
-            for item in patch.blocks(key):
-                known = next((one for one in target.blocks(key) if one.text("name") == item.text("name")), None)
-                if known is None:
-                    there.append(item)
-                elif item.text("$patch") == "delete":
-                    there.remove(known)
-                else:
-                    merge(known, item)
-        else:
-            target.put(key, value, patch.at(key))
-
-
 def _mark(one: Block, config: Block) -> None:
     """Lay labels, annotations and images over an object, and over the pods that it makes."""
     path = POD_OF.get(one.text("kind"))
@@ -262,7 +256,7 @@ def _mark(one: Block, config: Block) -> None:
         for image in config.blocks("images"):
             given = container.text("image")
             name = re.sub(r"(:[^/:@]*)?(@.*)?$", "", given)
-            if name and name == image.text("name"):
+            if name and re.fullmatch(image.text("name"), name):
                 rest = given.removeprefix(name)
                 if "digest" in image or "newTag" in image:
                     rest = f"@{image.text('digest')}" if "digest" in image else f":{image.text('newTag')}"

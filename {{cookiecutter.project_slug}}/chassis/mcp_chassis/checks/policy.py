@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
 from typing import Final
@@ -147,11 +148,13 @@ def rules(given: Policed) -> Iterator[Finding]:
 
 @policy.check("M5", "write it as a patch with a target of kind and name, with its files beside it; or mend the file")
 def followed(given: Policed) -> Iterator[Finding]:
-    """nothing in a kustomization hides from the rules what the cluster will run"""
+    """nothing in a kustomization or a compose file hides from the rules what will run"""
     if not (given.rules.keys() - given.refused.keys()) & _OF_CLUSTER:
         raise Nothing("no rule is about the cluster")
-    for problem in [problem for cluster in given.built for problem in cluster.problems]:
-        yield replace(problem, required=True)
+    problems = [problem for cluster in given.built for problem in cluster.problems]
+    with suppress(Nothing):
+        problems += given.project.services[1]
+    yield from [replace(problem, required=True) for problem in problems]
     yield Finding("pass", f"{len(given.built)} kustomizations")
 
 

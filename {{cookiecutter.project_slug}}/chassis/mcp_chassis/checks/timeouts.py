@@ -85,6 +85,8 @@ class Project:
         overrides = [file.with_name(f"{name}.override.{end}") for name in _OVERRIDES for end in ("yml", "yaml")]
         for path in [file, *[path for path in overrides if path.is_file()][:1]]:
             for document in blocks(read(path, problems)):
+                if "include" in document:
+                    problems.append(Finding("unseen", "include is not followed", document.at("include")))
                 for name in document.block("services"):
                     services.setdefault(name, []).append(document.block("services", name))
         return services, problems
