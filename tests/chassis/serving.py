@@ -81,8 +81,7 @@ async def chassis(
     app = wrap(build_app(server, given, authenticate=authenticate))
     async with listening(
         app,
-        http=bounded_connection(given.receive_timeout, given.send_timeout),
-        h11_max_incomplete_event_size=given.max_header_bytes + 8192,
+        http=bounded_connection(given),
     ) as port:
         yield port
 

@@ -151,8 +151,7 @@ async def serving(given: Settings, server: Server | None = None) -> AsyncIterato
     app = build_app(server, given)
     async with listening(
         app,
-        http=bounded_connection(given.receive_timeout, given.send_timeout),
-        h11_max_incomplete_event_size=given.max_header_bytes + 8192,
+        http=bounded_connection(given),
     ) as port:
         yield Served(port, server, handled)
 

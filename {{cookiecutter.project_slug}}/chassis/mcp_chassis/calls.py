@@ -36,8 +36,8 @@ _GRACE: Final = 1.0
 
 _left_behind: set[asyncio.Task[Any]] = set()
 """The event loop keeps weak references only."""
-_running: set[asyncio.Future[None]] = set()
-"""One for each work under a deadline; a result ends it before its time."""
+_running: set[asyncio.Future[type[Exception] | None]] = set()
+"""One for each work under a deadline; its result says why it ends before its time, or None."""
 _LONGEST_URI: Final = 2048
 _CLIENT_REFUSED: Final = frozenset({METHOD_NOT_FOUND, INVALID_REQUEST})
 """What a client answers to a question it does not know; a tool never means its own caller by these."""
@@ -51,9 +51,8 @@ def running() -> int:
 
 def interrupt() -> int:
     """End every call that runs, and return how many: the process stops, and each caller gets an answer (S3)."""
-    for interruption in _running:
-        if not interruption.done():
-            interruption.set_result(None)
+    for end in _running:
+        _end(end, Interrupted)
     return len(_running)
 
 
@@ -73,22 +72,32 @@ async def within(seconds: float, work: Coroutine[Any, Any, _Result]) -> _Result:
         Interrupted: If the process ends before.
         BaseException: Whatever `work` raised, a cancellation of its own making included.
     """
-    task = asyncio.create_task(_outcome(work))
-    interruption = asyncio.get_running_loop().create_future()
-    _running.add(interruption)
+    loop = asyncio.get_running_loop()
+    end: asyncio.Future[type[Exception] | None] = loop.create_future()
+    task = loop.create_task(_outcome(work))
+    # One future and one timer: asyncio.wait() makes both, and sets, for what is known beforehand.
+    task.add_done_callback(lambda _: _end(end, None))
+    deadline = loop.call_later(seconds, _end, end, DeadlinePassed)
+    _running.add(end)
     try:
-        await asyncio.wait({task, interruption}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise Interrupted if interruption.done() else DeadlinePassed
+        early = await end
+        if early is not None and not task.done():
+            raise early
     finally:
+        deadline.cancel()
         if not task.done():
             await _stop(task)
-        _running.discard(interruption)
+        _running.discard(end)
     result: _Result
     result, error = task.result()
     if error is not None:
         raise error
     return result
+
+
+def _end(end: asyncio.Future[type[Exception] | None], early: type[Exception] | None) -> None:
+    if not end.done():
+        end.set_result(early)
 
 
 async def _outcome(work: Coroutine[Any, Any, _Result]) -> tuple[Any, BaseException | None]:

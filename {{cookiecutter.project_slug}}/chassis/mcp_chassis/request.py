@@ -6,9 +6,9 @@ The SDK copies context variables into its handler tasks, so all of them see the 
 
 from __future__ import annotations
 
+import random
 import re
-import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal, TypedDict
@@ -95,6 +95,8 @@ class Request:
     """One request on its way through the layers."""
 
     id: str
+    headers: Mapping[bytes, bytes] = field(default_factory=dict)
+    """The first value of each header, looked up here because a scope has only a list."""
     caller: Caller = STRANGER
     revocations: Sequence[str] = ()
     """The names under which the store may hold that its credential was taken back."""
@@ -139,8 +141,8 @@ def trace_parent(text: object) -> str | None:
 
 
 def new_id() -> str:
-    """Return a fresh request id: 128 random bits in hexadecimal."""
-    return secrets.token_hex(16)
+    """Return a fresh request id: 128 random bits in hexadecimal, which nobody is kept from guessing."""
+    return f"{random.getrandbits(128):032x}"
 
 
 def current() -> Request | None:

@@ -38,8 +38,6 @@ _LAST_RESORT: Final = 5.0
 """Seconds past the drain's deadline after which the process ends whatever holds it."""
 _LAST_LINE: Final = 1.0
 """Seconds in which it says so."""
-_REQUEST_LINE: Final = 8192
-"""Bytes beside the headers; what is larger than both is cut by the connection, not answered by the boundary."""
 _CONTAINER_MARKS: Final = (Path("/.dockerenv"), Path("/run/.containerenv"))
 _LISTENERS: Final = (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))
 _LOOPBACK: Final = re.compile(r"(0{16}FFFF0000)?[0-9A-F]{6}7F|0{24}01000000")
@@ -65,9 +63,8 @@ def serve(server: Server) -> None:
     listener = open_listener(settings)
     config = uvicorn.Config(
         app,
-        http=bounded_connection(settings.receive_timeout, settings.send_timeout),
+        http=bounded_connection(settings),
         ws="none",
-        h11_max_incomplete_event_size=settings.max_header_bytes + _REQUEST_LINE,
         timeout_graceful_shutdown=_GRACE,
         log_config=None,
         access_log=False,

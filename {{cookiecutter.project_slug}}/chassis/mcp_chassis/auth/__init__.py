@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache, partial
@@ -42,6 +43,7 @@ _ISSUER_SECONDS: Final = 3.0
 Credentials = Sequence[tuple[Kind, str]]
 """The names under which a credential can be revoked."""
 _LONGEST_TOKEN: Final = 8192
+_TOKEN: Final = re.compile(rb"[\x21-\x7e]+")
 _SUBJECT: Final = assertions.SUBJECT_HEADER.encode("ascii")
 
 
@@ -189,7 +191,7 @@ class Authentication:
             raise self._challenge.unauthenticated("wrong_scheme")
         if len(token) > _LONGEST_TOKEN:
             raise self._challenge.unauthenticated("oversized_credential")
-        if not token.isascii() or not token or any(letter <= 32 or letter == 127 for letter in token):
+        if not _TOKEN.fullmatch(token):
             raise self._challenge.unauthenticated("malformed_credential")
         return token.decode("ascii")
 

@@ -73,7 +73,7 @@ class Admission:
         if scope["type"] != "http" or request is None:
             await self._app(scope, receive, send)
             return
-        entry = _entry(scope, request.message)
+        entry = _entry(scope, request)
         if not request.judged or entry == "opening":
             await self.judge(scope, request, entry)
         self._authorize(request.caller, request.message)
@@ -113,13 +113,14 @@ class Admission:
         request.room_at = time.monotonic() + decision.wait / SECOND
 
 
-def _entry(scope: Scope, message: Message | None) -> Entry:
+def _entry(scope: Scope, request: Request) -> Entry:
     """Return what a request costs; answers and notifications cost nothing, refusing them would help nobody."""
+    message = request.message
     if scope["method"] == "GET":
         return "request"
     if message is None or message.method is None or message.id is None or message.method in _FREE:
         return "free"
-    return "opening" if message.method == "initialize" and handshake_era(scope) else "request"
+    return "opening" if message.method == "initialize" and handshake_era(request) else "request"
 
 
 def _refusal(decision: Decision) -> Refused:

@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final
 from urllib.parse import SplitResult, urlsplit
 
 from mcp_types import INTERNAL_ERROR, INVALID_REQUEST
-from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.config import Config
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from mcp_chassis import request as requests
@@ -31,14 +30,17 @@ LOOPBACK_ORIGIN: Final = rf"https?://{_LOOPBACK_HOST}"
 """Pages a developer serves on the own machine, the MCP Inspector among them."""
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
-_SESSION_ID: Final = re.compile(r"[\x21-\x7e]{1,128}")
+_REQUEST_LINE: Final = 8192
+"""Bytes beside the headers; what is larger than both is cut by the connection, not answered by the boundary."""
+_SESSION_ID: Final = re.compile(rb"[\x21-\x7e]{1,128}")
 
 
-class BoundedConnection(H11Protocol):
-    """A connection that cuts clients slower than its two timeouts, in seconds."""
+class BoundedConnection(HttpToolsProtocol):
+    """A connection that cuts clients slower than its two timeouts, in seconds, and heads larger than its bound."""
 
     receive_timeout: ClassVar[float]
     send_timeout: ClassVar[float]
+    max_head_bytes: ClassVar[int]
 
     def __init__(
         self,
@@ -49,6 +51,7 @@ class BoundedConnection(H11Protocol):
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self._clocks: dict[str, asyncio.TimerHandle] = {}
+        self._head_bytes = 0
 
     @property
     def unread(self) -> bool:
@@ -67,6 +70,16 @@ class BoundedConnection(H11Protocol):
         super().data_received(data)
         if vars(self).get("cycle") is not cycle:
             self._stop("headers")
+            self._head_bytes = 0
+        elif "headers" in self._clocks:
+            self._head_bytes += len(data)
+            if self._head_bytes > self.max_head_bytes:
+                self.send_400_response("Request head too large.")
+
+    def on_headers_complete(self) -> None:
+        super().on_headers_complete()
+        # What comes after the body under the names of headers is nobody's: layers decide by the head alone.
+        self.headers = []
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -90,18 +103,17 @@ class BoundedConnection(H11Protocol):
             self._clocks.pop(name).cancel()
 
 
-def bounded_connection(receive_timeout: float, send_timeout: float) -> type[BoundedConnection]:
-    """Return a connection class with these clocks.
+def bounded_connection(settings: Settings) -> type[BoundedConnection]:
+    """Return a connection class with the bounds of `settings`.
 
-    Args:
-        receive_timeout: Seconds from the first byte of a connection or request to the end of its headers.
-        send_timeout: Seconds that a full send buffer may stand still.
+    From the first byte of a connection or request to the end of its headers it may take `receive_timeout`, a full send
+    buffer may stand still for `send_timeout`; what is larger than the headers may be and a request line is cut here.
     """
 
     class Connection(BoundedConnection):
-        pass
+        receive_timeout, send_timeout = settings.receive_timeout, settings.send_timeout
+        max_head_bytes = settings.max_header_bytes + _REQUEST_LINE
 
-    Connection.receive_timeout, Connection.send_timeout = receive_timeout, send_timeout
     return Connection
 
 
@@ -159,12 +171,11 @@ class Boundary:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        headers = Headers(scope=scope)
-        request = _open(headers)
+        request = _open(scope)
         answer, inbound = _Answer(send, request.id), _Inbound(receive)
         REQUESTS_IN_FLIGHT.inc()
         try:
-            self._check_head(scope, headers)
+            self._check_head(scope, request.headers)
             await self._app(scope, inbound, answer)
             if not answer.started and not inbound.gone:
                 raise RuntimeError("no layer answered")
@@ -179,18 +190,18 @@ class Boundary:
         finally:
             REQUESTS_IN_FLIGHT.dec()
 
-    def _check_head(self, scope: Scope, headers: Headers) -> None:
+    def _check_head(self, scope: Scope, headers: Mapping[bytes, bytes]) -> None:
         if scope["method"] not in self._methods:
             allowed = ", ".join(self._methods)
             raise Refused(405, "wrong_method", f"Use {allowed}", headers=[(b"allow", allowed.encode("ascii"))])
-        if not self._names.admit_host(headers.get("host", "")):
+        if not self._names.admit_host(headers.get(b"host", b"").decode("latin-1")):
             raise Refused(
                 421,
                 "wrong_host",
                 "This Host is not served here; the operator can list it in MCP_ALLOWED_HOSTS",
             )
-        origin = headers.get("origin")
-        if origin is not None and not self._names.admit_origin(origin):
+        origin = headers.get(b"origin")
+        if origin is not None and not self._names.admit_origin(origin.decode("latin-1")):
             raise Refused(
                 403,
                 "wrong_origin",
@@ -198,7 +209,7 @@ class Boundary:
             )
         if sum(len(name) + len(value) for name, value in scope["headers"]) > self._max_header_bytes:
             raise Refused(431, "headers_too_large", f"Headers must be at most {self._max_header_bytes} bytes together")
-        session_id = headers.get("mcp-session-id")
+        session_id = headers.get(b"mcp-session-id")
         if session_id is not None and not _SESSION_ID.fullmatch(session_id):
             raise Refused(
                 400,
@@ -206,12 +217,12 @@ class Boundary:
                 "Mcp-Session-Id must be 1 to 128 visible ASCII characters",
                 INVALID_REQUEST,
             )
-        if scope["method"] == "POST" and _media_type(headers) != "application/json":
+        if scope["method"] == "POST" and _media_type(headers) != b"application/json":
             raise Refused(415, "wrong_content_type", "Content-Type must be application/json", INVALID_REQUEST)
 
 
-def _media_type(headers: Headers) -> str:
-    return headers.get("content-type", "").split(";")[0].strip().lower()
+def _media_type(headers: Mapping[bytes, bytes]) -> bytes:
+    return headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
 
 
 class _Cut(Exception):
@@ -246,12 +257,14 @@ class _Inbound:
         return message
 
 
-def _open(headers: Headers) -> Request:
+def _open(scope: Scope) -> Request:
     """Start the request that the layers share, under the edge's id when that is well formed (O3)."""
-    given = headers.get("x-request-id", "")
+    headers = dict(reversed(scope["headers"]))
+    given = headers.get(b"x-request-id", b"").decode("latin-1")
     request = Request(
         id=given if _REQUEST_ID.fullmatch(given) else requests.new_id(),
-        trace_parent=requests.trace_parent(headers.get("traceparent")),
+        headers=headers,
+        trace_parent=requests.trace_parent(headers.get(b"traceparent", b"").decode("latin-1")),
     )
     requests.enter(request)
     return request

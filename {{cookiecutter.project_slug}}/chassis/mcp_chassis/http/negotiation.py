@@ -6,8 +6,9 @@ an SSE-only client a stream, everybody else what the SDK chose. Statuses of 400 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, Final, Literal, Protocol
 
 import anyio
@@ -29,6 +30,7 @@ _EVENT_HEADERS: Final = (
 )
 _SHAPE_HEADERS: Final = frozenset({b"content-length", *(name for name, _ in _EVENT_HEADERS)})
 Wish = Literal["json", "events", "either"]
+_ANSWER: Final = re.compile(rb'^data: ?\{"jsonrpc":"2\.0","id":(?:\d+|"[^"\\]*"),"(?:result|error)":', re.MULTILINE)
 _DROPPED: Final = frozenset({b"accept", b"last-event-id"})
 """`Last-Event-ID` because no events are kept: the SDK would leave such a request without an answer."""
 _ACCEPT_BOTH: Final = (b"accept", b"application/json, text/event-stream")
@@ -81,7 +83,7 @@ class AsEvents:
         else:
             self._last = message.get("body", b"") or self._last
             over = not message.get("more_body", False)
-            if over and self._events and not _is_answer(_data(self._last)):
+            if over and self._events and not _is_answer(self._last):
                 return  # the SDK gave up on this answer; `complete` gives one
             self._ended = over
         await self._send(message)
@@ -180,9 +182,12 @@ def _message(data: bytes) -> dict[str, Any]:
     return message if isinstance(message, dict) else {}
 
 
-def _is_answer(data: bytes) -> bool:
-    """Tell whether `data` is an answer: on the stream of a request there is no other than its own."""
-    message = _message(data)
+def _is_answer(event: bytes) -> bool:
+    """Tell whether an event is an answer: on the stream of a request there is no other than its own."""
+    # As the SDK writes it; parsing a large answer once more would cost as much as making it.
+    if _ANSWER.search(event) is not None:
+        return True
+    message = _message(_data(event))
     return "id" in message and "method" not in message
 
 
@@ -217,9 +222,10 @@ async def send_inside(app: ASGIApp, scope: Scope, body: bytes = b"") -> None:
     await app(scope, receive, drop)
 
 
-def wish(accept: str) -> Wish:
+@lru_cache(maxsize=128)
+def wish(accept: bytes) -> Wish:
     """Return what a client can read; one that names neither type is given what there is (RFC 9110, 12.5.1)."""
-    ranges = dict(_range(part) for part in (accept or "*/*").split(","))
+    ranges = dict(_range(part) for part in (accept.decode("latin-1") or "*/*").split(","))
     json, events = (
         next((ranges[kind] for kind in (exact, family, "*/*") if kind in ranges), False)
         for exact, family in ((JSON_TYPE, "application/*"), (EVENTS_TYPE, "text/*"))
@@ -252,7 +258,7 @@ class Negotiation:
         if scope["type"] != "http" or request is None:
             await self._app(scope, receive, send)
             return
-        wanted = wish(", ".join(Headers(scope=scope).getlist("accept")))
+        wanted = wish(b", ".join(value for name, value in scope["headers"] if name == b"accept"))
         scope = {
             **scope,
             "headers": [*(pair for pair in scope["headers"] if pair[0] not in _DROPPED), _ACCEPT_BOTH],

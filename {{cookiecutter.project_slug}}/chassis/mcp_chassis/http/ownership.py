@@ -15,7 +15,6 @@ from typing import Final, Literal
 import anyio
 from mcp_types import INVALID_REQUEST
 from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS
-from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mcp_chassis import request as requests
@@ -28,6 +27,7 @@ from mcp_chassis.telemetry import ACTIVE_SESSIONS
 from mcp_chassis.telemetry.logging import log
 
 _HEADER: Final = b"mcp-session-id"
+_HANDSHAKE_VERSIONS: Final = frozenset(version.encode("ascii") for version in HANDSHAKE_PROTOCOL_VERSIONS)
 _UNUSED: Final = 60.0
 """Seconds for a session that nothing follows: its client left before it saw the id. The probe's never get more."""
 _MOST_PROBES: Final = 100
@@ -80,12 +80,12 @@ class Ownership:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = requests.current()
-        if scope["type"] != "http" or request is None or not handshake_era(scope):
+        if scope["type"] != "http" or request is None or not handshake_era(request):
             await self._app(scope, receive, send)
             return
-        session_id = Headers(scope=scope).get("mcp-session-id")
-        if session_id is not None:
-            request.session_id = session_id
+        given = request.headers.get(_HEADER)
+        if given is not None:
+            request.session_id = session_id = given.decode("ascii")
             await self._continue(session_id, request, scope, receive, send)
         elif request.message is None or request.message.method != "initialize":
             raise Refused(400, "no_session", "Mcp-Session-Id is missing; initialize first", INVALID_REQUEST)
@@ -231,10 +231,10 @@ class Ownership:
             tasks.cancel_scope.cancel()
 
 
-def handshake_era(scope: Scope) -> bool:
+def handshake_era(request: Request) -> bool:
     """Tell the era as the SDK does: by the header alone."""
-    version = Headers(scope=scope).get("mcp-protocol-version")
-    return version is None or version in HANDSHAKE_PROTOCOL_VERSIONS
+    version = request.headers.get(b"mcp-protocol-version")
+    return version is None or version in _HANDSHAKE_VERSIONS
 
 
 def _claim_id(session: _Session, request: Request) -> str | None:
