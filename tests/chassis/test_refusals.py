@@ -108,7 +108,7 @@ async def test_T7_session_id_that_nobody_opened_is_unknown(method: str, session:
         )
 
 
-@pytest.mark.parametrize("method", ["PUT", "PATCH", "HEAD", "TRACE", "BREW"])
+@pytest.mark.parametrize("method", ["PUT", "PATCH", "HEAD", "TRACE", "PROPFIND"])
 @pytest.mark.parametrize("sessions", ["stateful", "stateless"])
 async def test_T7_other_methods_are_refused_with_those_that_are_served(
     method: str, sessions: str, story: Story
@@ -118,6 +118,13 @@ async def test_T7_other_methods_are_refused_with_those_that_are_served(
 
     assert answer.status == 405
     assert answer.header("allow") == ("POST, GET, DELETE" if sessions == "stateful" else "POST")
+
+
+async def test_T7_method_that_http_does_not_know_ends_the_connection(story: Story) -> None:
+    async with chassis(chassis_server(story)) as port:
+        answer = await exchange(port, raw("BREW", POST))
+
+    assert (answer.status, answer.header("connection")) == (400, "close")
 
 
 def call(**replaced: Any) -> dict[str, Any]:

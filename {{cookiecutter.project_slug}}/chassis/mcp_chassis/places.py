@@ -123,13 +123,15 @@ class Places:
 class Place:
     """One place, which is free again when everybody who holds it has let go: a request, and the call it began."""
 
+    __slots__ = ("_free", "_holder", "_holds", "_places")
+
     def __init__(self, places: Places, holder: Hashable) -> None:
         self._places = places
         self._holder = holder
         self._holds = 0
         self._free = False
 
-    def __enter__(self) -> Self:
+    def hold(self) -> Self:
         """Hold the place; a call that begins after its request has ended takes it again."""
         if self._free:
             self._places.take_again(self._holder)
@@ -137,9 +139,11 @@ class Place:
         self._holds += 1
         return self
 
-    def __exit__(self, *_error: object) -> None:
-        """Let go of it."""
+    def let_go(self, *_error: object) -> None:
+        """Hold it no more."""
         self._holds -= 1
         if self._holds == 0:
             self._free = True
             self._places.give_back(self._holder)
+
+    __enter__, __exit__ = hold, let_go

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal, TypedDict
@@ -95,7 +95,7 @@ class Request:
     """One request on its way through the layers."""
 
     id: str
-    headers: Mapping[bytes, bytes] = field(default_factory=dict)
+    headers: dict[bytes, bytes] = field(default_factory=dict)
     """The first value of each header, looked up here because a scope has only a list."""
     caller: Caller = STRANGER
     revocations: Sequence[str] = ()

@@ -189,6 +189,7 @@ class Boundary:
             await refuse(answer, Refused(500, "crashed", text, INTERNAL_ERROR))
         finally:
             REQUESTS_IN_FLIGHT.dec()
+            request.headers.clear()  # a session keeps the request that opened it for as long as it lives
 
     def _check_head(self, scope: Scope, headers: Mapping[bytes, bytes]) -> None:
         if scope["method"] not in self._methods:

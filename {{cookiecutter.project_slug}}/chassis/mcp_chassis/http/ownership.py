@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
@@ -21,12 +21,13 @@ from mcp_chassis import request as requests
 from mcp_chassis.http import Refused, place_for
 from mcp_chassis.http.forwarding import Forwarding
 from mcp_chassis.http.negotiation import send_inside
-from mcp_chassis.places import Places
+from mcp_chassis.places import Place, Places
 from mcp_chassis.request import Caller, Request
 from mcp_chassis.telemetry import ACTIVE_SESSIONS
 from mcp_chassis.telemetry.logging import log
 
 _HEADER: Final = b"mcp-session-id"
+_KEPT: Final = ("type", "asgi", "http_version", "scheme", "path", "query_string", "client", "server", "user")
 _HANDSHAKE_VERSIONS: Final = frozenset(version.encode("ascii") for version in HANDSHAKE_PROTOCOL_VERSIONS)
 _UNUSED: Final = 60.0
 """Seconds for a session that nothing follows: its client left before it saw the id. The probe's never get more."""
@@ -39,10 +40,11 @@ _RETRY_AFTER: Final = 30.0
 @dataclass(slots=True, eq=False)
 class _Session:
     owner: Caller
-    opening_scope: Scope
+    scope: Scope
+    """What its farewell needs of the request that opened it."""
     last_used: float
     patience: float
-    place: ExitStack
+    place: Place
     requests: int = 0
     ids: set[str] = field(default_factory=set)
 
@@ -106,9 +108,8 @@ class Ownership:
             if message["type"] == "http.response.start" and (session_id := _session_id(message)) is not None:
                 request.session_id = session_id
                 self._sessions[session_id] = _Session(
-                    request.caller, scope, time.monotonic(), self._unused, held, requests=1
+                    request.caller, _kept(scope), time.monotonic(), self._unused, place.hold(), requests=1
                 )
-                held.enter_context(place)
                 ACTIVE_SESSIONS.set(self.count)
                 if self._forwarding is not None:
                     await self._forwarding.claim(session_id)
@@ -118,7 +119,6 @@ class Ownership:
                 return
             await send(message)
 
-        held = ExitStack()
         try:
             with place:
                 try:
@@ -182,7 +182,7 @@ class Ownership:
     def _forget(self, session_id: str, reason: Literal["ended", "idle", "not_initialized"]) -> _Session | None:
         session = self._sessions.pop(session_id, None)
         if session is not None:
-            session.place.close()
+            session.place.let_go()
             ACTIVE_SESSIONS.set(self.count)
             log.info("session_closed", reason=reason, sessions=self.count)
         return session
@@ -193,7 +193,7 @@ class Ownership:
         if session is None:
             return
         scope = {
-            **session.opening_scope,
+            **session.scope,
             "method": "DELETE",
             "headers": [(_HEADER, session_id.encode("ascii"))],
         }
@@ -229,6 +229,11 @@ class Ownership:
             tasks.start_soon(sweep)
             yield
             tasks.cancel_scope.cancel()
+
+
+def _kept(scope: Scope) -> Scope:
+    """Return a scope without what is large in it: there may be thousands of sessions."""
+    return {name: scope[name] for name in _KEPT if name in scope}
 
 
 def handshake_era(request: Request) -> bool:
