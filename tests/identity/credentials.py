@@ -61,8 +61,6 @@ HEADERS = [
     around("two spaces", "malformed_credential", lambda key: f"Bearer  {key}"),
     around("two keys in one header", "malformed_credential", lambda key: f"Bearer {key}, Bearer {key}"),
     around("parameters behind", "malformed_credential", lambda key: f'Bearer {key} realm="notes"'),
-    around("control character", "malformed_credential", lambda key: f"Bearer {key}\x01"),
-    around("delete character", "malformed_credential", lambda key: f"Bearer {key}\x7f"),
     around("UTF-8", "malformed_credential", lambda key: f"Bearer {key}ü".encode()),
     around("Latin-1", "malformed_credential", lambda key: f"Bearer {key}ü"),
     around("zero-width space", "malformed_credential", lambda key: f"Bearer \u200b{key}".encode()),

@@ -26,6 +26,22 @@ async def built(case: Case, world: World) -> Headers:
     return await found if inspect.isawaitable(found) else found
 
 
+@pytest.mark.parametrize("letter", ["\x00", "\x01", "\x1f", "\x7f"])
+@pytest.mark.parametrize("era", ERAS)
+async def test_A1_header_value_that_http_forbids_ends_the_connection(
+    letter: str, era: Era, issuer: Issuer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with a_world(issuer, tmp_path, monkeypatch) as world:
+        key = world.key("owner")
+        owner = await world.served.opened(era, holder(key))
+        handled = len(world.served.handled)
+
+        answer = await owner.claiming(holder(key + letter)).call("whoami")
+
+        assert (answer.status, answer.header("connection")) == (400, "close")
+        assert len(world.served.handled) == handled
+
+
 def test_A1_table_is_long_enough() -> None:
     assert len(CASES) >= 100
     assert len({case.name for case in CASES}) == len(CASES)
