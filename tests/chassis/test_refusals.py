@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import pytest
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tests.chassis.client import ERAS, JSON, Era, Response, connect, exchange, raw
 from tests.chassis.serving import chassis, settings, talking
@@ -84,6 +85,27 @@ async def test_T7_headers_too_large_are_refused(story: Story) -> None:
 
     assert refused(together) == refused(long) == (431, "headers_too_large")
     assert (endless.status, endless.header("connection")) == (400, "close")
+
+
+async def test_T7_what_comes_after_the_body_is_no_header(story: Story) -> None:
+    heads: list[list[tuple[bytes, bytes]]] = []
+
+    def keeping(app: ASGIApp) -> ASGIApp:
+        async def kept(scope: Scope, receive: Receive, send: Send) -> None:
+            heads.append(scope.get("headers", []))
+            await app(scope, receive, send)
+
+        return kept
+
+    trailers = b"0\r\nX-Forwarded-For: 192.0.2.1\r\nAuthorization: Bearer x\r\n\r\n"
+    async with chassis(chassis_server(story), wrap=keeping) as port, connect(port) as connection:
+        await connection.send(raw("POST", [*POST, ("Transfer-Encoding", "chunked")]))
+        await connection.send(b"%x\r\n%b\r\n" % (len(PING), PING))
+        await connection.send(trailers)
+        answer = await connection.answer()
+
+    assert refused(answer) == (400, "no_session")
+    assert {b"x-forwarded-for", b"authorization"}.isdisjoint(dict(heads[-1]))
 
 
 @pytest.mark.parametrize("session", ["", "x" * 129, "two words", "Zürich", "tab\there"])

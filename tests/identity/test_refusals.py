@@ -36,7 +36,7 @@ async def test_A1_header_value_that_http_forbids_ends_the_connection(
         owner = await world.served.opened(era, holder(key))
         handled = len(world.served.handled)
 
-        answer = await owner.claiming(holder(key + letter)).call("whoami")
+        answer = await owner.claiming(*holder(key + letter)).call("whoami")
 
         assert (answer.status, answer.header("connection")) == (400, "close")
         assert len(world.served.handled) == handled

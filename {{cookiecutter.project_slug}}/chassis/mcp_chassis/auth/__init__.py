@@ -164,13 +164,10 @@ class Authentication:
     async def __call__(self, scope: Scope) -> tuple[Caller, Sequence[str]]:
         """Return the caller of a request, and the names under which the credential may have been revoked.
 
-        Raises:
-            Refused: 401 if nothing is proven, 503 if it cannot be judged.
+        Raises `Refused`: 401 if nothing is proven, 503 if it cannot be judged.
         """
         bearer = self._single(scope, b"authorization")
-        subject = (
-            self._single(scope, assertions.SUBJECT_HEADER.encode("ascii")) if self._certificate is not None else None
-        )
+        subject = self._single(scope, _SUBJECT) if self._certificate is not None else None
         if bearer is not None:
             caller, credentials = await self._by_bearer(self._token(bearer))
         elif subject is not None:
