@@ -179,7 +179,7 @@ class _Process(uvicorn.Server):
         # What start-up made stays; each full collection that walks through it stops all callers for about 80 ms.
         gc.collect()
         gc.freeze()
-        # Calls leave few cycles behind: looking for them after every 700 objects takes a twentieth of the time of a call.
+        # Calls leave few cycles behind; looking after every 700 objects takes a twentieth of their time.
         gc.set_threshold(*_COLLECT_AFTER)
         self._on_start()
 
