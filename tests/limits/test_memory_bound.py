@@ -19,7 +19,7 @@ pytestmark = pytest.mark.anyio
 LARGEST_SHELF = 100_000
 """Entries of one kind that are kept."""
 CACHED = 10_000
-COUNTED = 20_000
+COUNTED = 50_000
 """Callers whose bytes are counted, which makes each take five times as long."""
 LARGEST = 40_000_000
 """Bytes that one kind takes at most, however many callers there are: buckets, budgets, or conducts."""
