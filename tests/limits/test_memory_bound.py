@@ -19,6 +19,7 @@ pytestmark = pytest.mark.anyio
 LARGEST_SHELF = 100_000
 """Entries of one kind that are kept."""
 CACHED = 10_000
+"""Callers after whom the caches of names, of a fixed size, hold no more."""
 COUNTED = 50_000
 """Callers whose bytes are counted, which makes each take five times as long."""
 LARGEST = 40_000_000
