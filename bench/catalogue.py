@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Final
 
-from bench import forwarded, layers, limit_check, neighbour, templating
+from bench import forwarded, layers, limit_check, neighbour, sessions, streams, templating
 from bench.figures import Measurement
 
 MEASUREMENTS: Final[tuple[Measurement, ...]] = (
     layers.MEASUREMENT,
+    sessions.MEASUREMENT,
+    streams.MEASUREMENT,
     limit_check.MEASUREMENT,
     neighbour.MEASUREMENT,
     forwarded.MEASUREMENT,

@@ -11,8 +11,7 @@ from typing import Final
 
 from bench.client import Client
 from bench.figures import Batches, Effort, Figure, Goal, Measurement, Tell, figure, quantile
-from bench.running import CALLER, PINNED, Invalid, client_apart, generated
-from bench.served import render
+from bench.running import CALLER, PINNED, ROOT, Invalid, client_apart, generated, rendered
 from tests.live.curl import ERAS, Era
 from tests.live.fleet import Keys
 
@@ -21,9 +20,8 @@ MEDIAN, P99 = Goal("at most", 300), Goal("at most", 1000)
 WHOLE: Final = "the whole call"
 EMPTY: Final = "an empty layer"
 NOT_ADDED: Final = (WHOLE, "FastAPI's routing", EMPTY)
-"""What is not a layer of the chassis: the bare SDK has Starlette's routing, and the empty layer is there to be measured."""
+"""What is not a layer of the chassis: the bare SDK has Starlette's routing, the empty layer is there to be measured."""
 REST: Final = "the SDK, the tool and the connection"
-_ROOT: Final = Path(__file__).resolve().parent.parent
 _SHARE: Final = 10
 """A call over sockets takes so much longer than one in this process, so there are fewer."""
 Records = Sequence[dict[str, int]]
@@ -44,10 +42,9 @@ def recorded(batches: int, calls: int, tell: Tell) -> dict[Era, list[Records]]:
     """Return what each batch of calls left at the borders of the layers, by era."""
     with tempfile.TemporaryDirectory(prefix="mcp-chassis-bench-") as name:
         folder = Path(name)
-        tell("rendering and installing a server")
-        project, keys, file = render(folder), Keys(folder), folder / "calls.json"
+        project, keys, file = rendered(tell), Keys(folder), folder / "calls.json"
         command = [str(project.python), "-m", "bench.clocked", project.package, str(file)]
-        server = generated(project, keys, folder, command=command, given={"PYTHONPATH": str(_ROOT)})
+        server = generated(project, keys, folder, command=command, given={"PYTHONPATH": str(ROOT)})
         with server, client_apart():
             tell(f"{batches} batches of {calls} calls in each era in turn")
             asyncio.run(_driven(server.url, keys.headers(CALLER), batches, calls))
@@ -106,8 +103,8 @@ def take(effort: Effort, tell: Tell) -> Iterable[Figure]:
 MEASUREMENT: Final = Measurement(
     "layers",
     "What does each layer of the chassis add to a call, and all of them together?",
-    "A clock of our own is read at the border of each layer of a real server, without a profiler; what a layer calls is "
-    "not its own, waiting is; the clock itself is in the numbers, once or twice in each layer, and shown as a layer "
+    "A clock of our own is read at the border of each layer of a real server, without a profiler; what a layer calls "
+    "is not its own, waiting is; the clock itself is in the numbers, once or twice in each layer, and shown as a layer "
     "that does nothing. One caller, one call after the other, both eras in turn; a value is the median over batches, "
     f"the spread their lowest and highest. {PINNED}",
     take,

@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import http.client
 import os
+import shutil
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
+from bench.figures import Tell
+from bench.served import render
 from tests.live.fleet import Keys
 from tests.live.project import Project, environment
 from tests.support.limits import VARIABLES
 from tests.support.ports import free_port
 
+ROOT: Final = Path(__file__).resolve().parent.parent
 CALLER: Final = "ann"
 """Who calls: one of those that `Keys` knows."""
 PINNED: Final = "The server has one core, the client another, where the machine has two."
+_ADDITIONS: Final = ROOT / "bench" / "additions" / "tools"
 _PATIENCE: Final = 60.0
 """Seconds until a server that does not start or stop is given up."""
 _PAUSE: Final = 0.002
@@ -48,14 +56,36 @@ def cores() -> tuple[set[int], set[int]]:
 
 
 @contextmanager
-def client_apart() -> Iterator[None]:
-    """Keep this process off the servers' core meanwhile."""
+def on_cores(found: set[int]) -> Iterator[None]:
+    """Keep this process, and what it starts meanwhile, on these cores."""
     before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, cores()[1])
+    os.sched_setaffinity(0, found)
     try:
         yield
     finally:
         os.sched_setaffinity(0, before)
+
+
+def client_apart() -> AbstractContextManager[None]:
+    """Keep this process off the servers' core meanwhile."""
+    return on_cores(cores()[1])
+
+
+def rendered(tell: Tell) -> Project:
+    """Return the project that these measurements share, with the tools that they add."""
+    tell("rendering and installing a server, unless that was done")
+    return _rendered()
+
+
+@functools.cache
+def _rendered() -> Project:
+    """Return it; it is gone when the bench ends."""
+    folder = Path(tempfile.mkdtemp(prefix="mcp-chassis-bench-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    project = render(folder)
+    for module in _ADDITIONS.glob("*.py"):
+        shutil.copy(module, project.source / "tools")
+    return project
 
 
 @dataclass
@@ -166,3 +196,10 @@ def generated(
     return Running(
         command or [str(project.command), "serve"], variables, folder / f"{port}.log", port, cwd=project.root
     )
+
+
+def bare(project: Project, folder: Path) -> Running:
+    """Return the official SDK's server in the same environment, not started yet."""
+    port = free_port()
+    command = [str(project.python), "-m", "bench.bare", str(port)]
+    return Running(command, {"PYTHONPATH": str(ROOT)}, folder / f"{port}.log", port, ready=None, cwd=project.root)
