@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import cycle
 from typing import Any, Final
 
 from bench.load import Connections, outcome_of
@@ -20,17 +21,17 @@ _INTRODUCTION: Final = {
 
 
 class Client:
-    """A caller on one connection that stays.
+    """A caller on connections that stay.
 
     Args:
         url: Where the server is.
         era: How it speaks.
         headers: What proves who calls; a server without authentication needs none.
-        connections: To share with others that call one after the other.
+        connections: Ways to the server that its messages take in turn; by default one of its own.
     """
 
-    def __init__(self, url: str, era: Era, headers: Mapping[str, str], connections: Connections | None = None) -> None:
-        self._connections = connections or Connections(url)
+    def __init__(self, url: str, era: Era, headers: Mapping[str, str], connections: Sequence[Connections] = ()) -> None:
+        self._ways = cycle(connections or [Connections(url)])
         self._conversation = Conversation(url, era, headers)
 
     async def open(self) -> None:
@@ -38,19 +39,19 @@ class Client:
         begun = replace(self._conversation, session=_without_session(self._conversation.session))
         if begun.era is not HANDSHAKE:
             return
-        opened, _ = await self._connections.post(*begun.message("initialize", _INTRODUCTION))
+        opened, _ = await next(self._ways).post(*begun.message("initialize", _INTRODUCTION))
         if opened.status != 200:
             raise Invalid(f"initialize is answered {opened.status}: {opened.body}")
         session = {"Mcp-Session-Id": opened.headers["mcp-session-id"], "MCP-Protocol-Version": HANDSHAKE.version}
         self._conversation = replace(begun, session={**begun.session, **session})
         told = self._conversation.message("notifications/initialized", notification=True)
-        noted, _ = await self._connections.post(*told)
+        noted, _ = await next(self._ways).post(*told)
         if noted.status != 202:
             raise Invalid(f"initialized is answered {noted.status}: {noted.body}")
 
     async def ask(self, method: str, params: Mapping[str, Any] | None = None) -> tuple[Answer, float]:
         """Send a request; return its answer, and the seconds it took."""
-        answer, took = await self._connections.post(*self._conversation.message(method, params))
+        answer, took = await next(self._ways).post(*self._conversation.message(method, params))
         if outcome_of(answer) != "served":
             raise Invalid(f"{method} is answered {answer.status}: {answer.body}")
         return answer, took

@@ -35,7 +35,7 @@ _OTHER: Final = ""
 """What is not ours: the SDK, the tool and the connection, parts of which run beside each other."""
 _VERSION: Final = b"mcp-protocol-version"
 Record = dict[str, int]
-"""Nanoseconds by layer, of one request."""
+"""Nanoseconds by layer, of one request; those of the whole call among them."""
 _T = TypeVar("_T")
 
 

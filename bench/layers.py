@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from bench.client import Client
+from bench.clocked import EMPTY, ROUTING, WHOLE
 from bench.figures import Batches, Effort, Figure, Goal, Measurement, Tell, figure, quantile
 from bench.running import CALLER, PINNED, ROOT, Invalid, client_apart, generated, rendered
 from tests.live.curl import ERAS, Era
@@ -17,9 +18,7 @@ from tests.live.fleet import Keys
 
 MEDIAN, P99 = Goal("at most", 300), Goal("at most", 1000)
 """Microseconds of a call (issue 9)."""
-WHOLE: Final = "the whole call"
-EMPTY: Final = "an empty layer"
-NOT_ADDED: Final = (WHOLE, "FastAPI's routing", EMPTY)
+NOT_ADDED: Final = (WHOLE, ROUTING, EMPTY)
 """What is not a layer of the chassis: the bare SDK has Starlette's routing, the empty layer is there to be measured."""
 REST: Final = "the SDK, the tool and the connection"
 _SHARE: Final = 10

@@ -29,7 +29,9 @@ ROOT: Final = Path(__file__).resolve().parent.parent
 CALLER: Final = "ann"
 """Who calls: one of those that `Keys` knows."""
 PINNED: Final = "The server has one core, the client another, where the machine has two."
-_ADDITIONS: Final = ROOT / "bench" / "additions" / "tools"
+ADDITIONS: Final = ROOT / "bench" / "additions" / "tools"
+"""Tools that measurements need."""
+_CORES: Final = sorted(os.sched_getaffinity(0))
 _PATIENCE: Final = 60.0
 """Seconds until a server that does not start or stop is given up."""
 _PAUSE: Final = 0.002
@@ -51,7 +53,7 @@ class Invalid(Exception):
 
 def cores() -> tuple[set[int], set[int]]:
     """Return the cores of servers and those of clients: apart, where there are two."""
-    first, *rest = sorted(os.sched_getaffinity(os.getppid()))
+    first, *rest = _CORES
     return {first}, {rest[0]} if rest else {first}
 
 
@@ -83,7 +85,7 @@ def _rendered() -> Project:
     folder = Path(tempfile.mkdtemp(prefix="mcp-chassis-bench-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     project = render(folder)
-    for module in _ADDITIONS.glob("*.py"):
+    for module in ADDITIONS.glob("*.py"):
         shutil.copy(module, project.source / "tools")
     return project
 
@@ -99,6 +101,7 @@ class Running:
         port: Where it is told to listen.
         ready: The path that answers 200 once it can be used; without one, its port is asked.
         cwd: Where it runs.
+        pinned: Whether it is kept on the servers' core.
     """
 
     command: Sequence[str]
@@ -107,6 +110,7 @@ class Running:
     port: int
     ready: str | None = "/health/ready"
     cwd: Path | None = None
+    pinned: bool = True
     started: float = 0.0
     """Seconds from its start until it could be used."""
     _process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
@@ -134,7 +138,7 @@ class Running:
         with self.log.open("ab") as output:
             core = ",".join(map(str, cores()[0]))
             self._process = subprocess.Popen(
-                ["taskset", "--cpu-list", core, *self.command],
+                [*(["taskset", "--cpu-list", core] if self.pinned else []), *self.command],
                 env=environment(self.variables),
                 cwd=self.cwd,
                 stdin=subprocess.DEVNULL,

@@ -38,7 +38,7 @@ class _Plan:
     @classmethod
     def of(cls, effort: Effort) -> _Plan:
         """Return what fits in the time."""
-        few, more, many = (100, 1000, 5000) if effort is FULL else (100, 300, 1000) if effort.judged else (5, 10, 20)
+        few, more, many = (100, 1000, 5000) if effort is FULL else (100, 250, 600) if effort.judged else (5, 10, 20)
         return cls(
             few, more, many, max(2, effort.batches // _SHARE_OF_BATCHES), max(5, effort.calls // _SHARE_OF_CALLS)
         )
@@ -63,7 +63,7 @@ class Crowded:
 
     async def fill(self, sessions: int) -> None:
         """Open sessions until there are so many, and look at the memory."""
-        connections = Connections(self.server.url)
+        connections = [Connections(self.server.url)]
         for _ in range(self.opened, sessions):
             await Client(self.server.url, HANDSHAKE, self.headers, connections).open()
         self.opened = sessions
