@@ -1,4 +1,4 @@
-"""The generated server with a clock at the border of each layer: `python -m bench.clocked PACKAGE FILE`.
+"""The generated server with a clock at the border of each layer: `python -m bench.clocked MODULE FILE`.
 
 It runs with the project's own interpreter, so it imports nothing but the chassis. It measures by wrapping what each
 layer calls: the layer below, and the ways in and out that it hands down. The product knows nothing of it. A reading is
@@ -155,7 +155,6 @@ class _Whole:
         record[WHOLE] = whole.called
         request = requests.current()
         if request is not None and request.message is not None and request.message.tool is not None:
-            record.pop(_OTHER)
             _calls.append((dict(scope["headers"]).get(_VERSION, b"").decode("ascii"), record))
 
 
@@ -230,9 +229,10 @@ def clock() -> None:
 
 
 if __name__ == "__main__":
-    package, file = sys.argv[1:]
+    module, file = sys.argv[1:]
     clock()
     try:
-        serve(import_module(f"{package}.server").server)
+        serve(import_module(module).server)
     finally:
-        Path(file).write_text(json.dumps(_calls), encoding="utf-8")
+        layers = [(version, {name: took for name, took in record.items() if name}) for version, record in _calls]
+        Path(file).write_text(json.dumps(layers), encoding="utf-8")

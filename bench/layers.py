@@ -27,7 +27,7 @@ Records = Sequence[dict[str, int]]
 """Nanoseconds by layer, of each call."""
 
 
-async def _driven(url: str, headers: dict[str, str], batches: int, calls: int) -> None:
+async def driven(url: str, headers: dict[str, str], batches: int, calls: int) -> None:
     """Call in both eras in turn, batch by batch; the first batch of each is a warm-up."""
     clients = [Client(url, era, headers) for era in ERAS]
     for client in clients:
@@ -42,14 +42,19 @@ def recorded(batches: int, calls: int, tell: Tell) -> dict[Era, list[Records]]:
     with tempfile.TemporaryDirectory(prefix="mcp-chassis-bench-") as name:
         folder = Path(name)
         project, keys, file = rendered(tell), Keys(folder), folder / "calls.json"
-        command = [str(project.python), "-m", "bench.clocked", project.package, str(file)]
+        command = [str(project.python), "-m", "bench.clocked", f"{project.package}.server", str(file)]
         server = generated(project, keys, folder, command=command, given={"PYTHONPATH": str(ROOT)})
         with server, client_apart():
             tell(f"{batches} batches of {calls} calls in each era in turn")
-            asyncio.run(_driven(server.url, keys.headers(CALLER), batches, calls))
+            asyncio.run(driven(server.url, keys.headers(CALLER), batches, calls))
             server.stop()
-        found: list[tuple[str, dict[str, int]]] = json.loads(file.read_text(encoding="utf-8"))
-    return {era: batched([record for version, record in found if version == era.version], calls) for era in ERAS}
+        return by_era(json.loads(file.read_text(encoding="utf-8")), calls)
+
+
+def by_era(found: Iterable[tuple[str, dict[str, int]]], calls: int) -> dict[Era, list[Records]]:
+    """Return the batches of each era, of calls with their protocol versions."""
+    kept = list(found)
+    return {era: batched([record for version, record in kept if version == era.version], calls) for era in ERAS}
 
 
 def batched(records: Records, calls: int) -> list[Records]:

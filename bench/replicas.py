@@ -126,7 +126,7 @@ MEASUREMENT: Final = Measurement(
     "What does a second replica add, each behind its own edge?",
     f"{CALLERS} callers, each with a session, one call after the other over TLS; with two replicas the messages of "
     "each go to both in turn, so in the handshake era every other one is forwarded; one and two take turns. Replicas, "
-    "edges, Redis and the client share the machine and nothing is pinned, so on two cores a second replica takes its time from the "
-    "others, and the ratio shows what sharing costs, not what a second machine would add.",
+    "edges, Redis and the client share the machine and nothing is pinned: on two cores a second replica takes its time "
+    "from the others, and the ratio shows what sharing costs, not what a second machine would add.",
     take,
 )
