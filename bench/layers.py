@@ -21,7 +21,7 @@ MEDIAN, P99 = Goal("at most", 300), Goal("at most", 1000)
 NOT_ADDED: Final = (WHOLE, ROUTING, EMPTY)
 """What is not a layer of the chassis: the bare SDK has Starlette's routing, the empty layer is there to be measured."""
 REST: Final = "the SDK, the tool and the connection"
-_SHARE: Final = 10
+_SHARE_OF_CALLS, _SHARE_OF_BATCHES = 10, 6
 """A call over sockets takes so much longer than one in this process, so there are fewer."""
 Records = Sequence[dict[str, int]]
 """Nanoseconds by layer, of each call."""
@@ -100,7 +100,8 @@ def figures(era: str, batches: Sequence[Records]) -> Iterator[Figure]:
 
 def take(effort: Effort, tell: Tell) -> Iterable[Figure]:
     """Clock every layer of a server that serves one call after the other."""
-    for era, batches in recorded(max(2, effort.batches // 3), effort.calls // _SHARE, tell).items():
+    rounds, calls = max(2, effort.batches // _SHARE_OF_BATCHES), effort.calls // _SHARE_OF_CALLS
+    for era, batches in recorded(rounds, calls, tell).items():
         yield from figures(era.name, batches)
 
 
