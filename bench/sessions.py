@@ -40,7 +40,7 @@ class _Plan:
         """Return what fits in the time."""
         few, more, many = (100, 1000, 5000) if effort is FULL else (100, 250, 600) if effort.judged else (5, 10, 20)
         return cls(
-            few, more, many, max(2, effort.batches // _SHARE_OF_BATCHES), max(5, effort.calls // _SHARE_OF_CALLS)
+            few, more, many, max(6, effort.batches // _SHARE_OF_BATCHES), max(5, effort.calls // _SHARE_OF_CALLS)
         )
 
 
