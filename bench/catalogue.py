@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from typing import Final
 
-from bench import forwarded, limit_check, neighbour, templating
+from bench import forwarded, layers, lifecycle, limit_check, neighbour, replicas, sessions, streams, templating, tools
 from bench.figures import Measurement
 
 MEASUREMENTS: Final[tuple[Measurement, ...]] = (
+    layers.MEASUREMENT,
+    sessions.MEASUREMENT,
+    tools.MEASUREMENT,
+    streams.MEASUREMENT,
+    replicas.MEASUREMENT,
+    lifecycle.MEASUREMENT,
     limit_check.MEASUREMENT,
     neighbour.MEASUREMENT,
     forwarded.MEASUREMENT,

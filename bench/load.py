@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import ssl
 import sys
 import time
 from collections.abc import Mapping
@@ -66,9 +67,15 @@ class Call:
 
 
 class Connections:
-    """Connections to one server, kept for the next call; the one used last goes first."""
+    """Connections to one server, kept for the next call; the one used last goes first.
 
-    def __init__(self, url: str) -> None:
+    Args:
+        url: Of the server.
+        secure: How its certificate is judged, where it has one.
+    """
+
+    def __init__(self, url: str, secure: ssl.SSLContext | None = None) -> None:
+        self._secure = secure
         parts = urlsplit(url)
         self._host, self._port, self._path = parts.hostname or "", parts.port or 80, parts.path
         self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
@@ -95,7 +102,7 @@ class Connections:
             if not reader.at_eof():
                 return reader, writer
             writer.close()
-        return await asyncio.open_connection(self._host, self._port)
+        return await asyncio.open_connection(self._host, self._port, ssl=self._secure)
 
 
 async def _read(reader: asyncio.StreamReader) -> Answer:

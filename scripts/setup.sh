@@ -126,7 +126,7 @@ main() {
   case "${1:-}" in
     --test-packages) commands=("${TEST_COMMANDS[@]}") && shift ;;
     --demo-packages) commands=(curl) && shift ;;
-    --bench-packages) commands=(redis-server) && shift ;;
+    --bench-packages) commands=(nginx redis-server) && shift ;;
     --rehearsal-packages) commands=(nginx redis-server) && shift ;;
   esac
   UV_PYTHON=$(find_python)

@@ -195,13 +195,21 @@ def running(
     drop_ins: Mapping[str, str] | None = None,
     client_ca: Path | None = None,
     read_only_root: bool = False,
+    like: Edge | None = None,
 ) -> Iterator[Edge]:
-    """Run one edge in front of port `upstream` as an unprivileged user, and stop it at the end."""
+    """Run one edge in front of port `upstream` as an unprivileged user, and stop it at the end.
+
+    It shows the certificate of the edge `like`, as all edges of one server do, or one of its own.
+    """
     folder = Path(tempfile.mkdtemp(prefix="edge-"))
     process: subprocess.Popen[bytes] | None = None
     try:
         render(folder)
-        make_certificate(folder)
+        if like is None:
+            make_certificate(folder)
+        else:
+            for file_name in ("tls.key", "tls.crt"):
+                shutil.copy(like.folder / file_name, folder)
         edge = Edge(name, free_port(), free_port(), free_port(), folder)
         config = folder / CONFIGS[name]
         if edits:
