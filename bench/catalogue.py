@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Final
 
-from bench import forwarded, limit_check, neighbour, templating
+from bench import forwarded, limit_check, neighbour, templating, throughput
 from bench.figures import Measurement
 
 MEASUREMENTS: Final[tuple[Measurement, ...]] = (
+    throughput.MEASUREMENT,
     limit_check.MEASUREMENT,
     neighbour.MEASUREMENT,
     forwarded.MEASUREMENT,

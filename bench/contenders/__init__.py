@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import socket
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -72,25 +74,39 @@ class Serving:
         url: Where it serves.
         pid: Its process.
         callers: Headers that prove who calls; one caller without any where nobody asks.
-        versions: Of what it is made of.
+        installed: The packages that matter here, with their versions.
+        packages: How many there are in all.
     """
 
     name: str
     url: str
     pid: int
-    callers: Sequence[Mapping[str, str]] = field(default_factory=lambda: [{}])
-    versions: str = ""
+    callers: Sequence[Mapping[str, str]]
+    installed: str
+    packages: int
 
 
-def versions(python: Path) -> str:
-    """Return what an environment has installed of what matters here."""
-    code = (
-        "import importlib.metadata as m, sys\n"
-        "found = {d.name: d.version for d in m.distributions()}\n"
-        "print(', '.join(f'{name} {found[name]}' for name in sys.argv[1:] if name in found))"
-    )
-    done = subprocess.run([str(python), "-c", code, *_SHOWN], capture_output=True, text=True, check=True)
-    return done.stdout.strip()
+def installed(python: Path) -> dict[str, str]:
+    """Return the version of each package of an environment."""
+    code = "import importlib.metadata as m, json; print(json.dumps({d.name: d.version for d in m.distributions()}))"
+    done = subprocess.run([str(python), "-c", code], capture_output=True, text=True, check=True)
+    found: dict[str, str] = json.loads(done.stdout)
+    return found
+
+
+def _as_told(found: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {found[name]}" for name in _SHOWN if name in found)
+
+
+def sdk_of(made: Project) -> str:
+    """Return the version of the SDK that a generated project has."""
+    return installed(made.python)["mcp"]
+
+
+def install_all(contenders: Sequence[Contender], folder: Path, sdk: str) -> list[Path]:
+    """Make an environment for each; return their interpreters."""
+    with ThreadPoolExecutor(len(contenders)) as workers:
+        return list(workers.map(lambda one: install(one, folder / Path(one.program).stem, sdk), contenders))
 
 
 def install(contender: Contender, folder: Path, sdk: str) -> Path:
@@ -98,7 +114,10 @@ def install(contender: Contender, folder: Path, sdk: str) -> Path:
     python = folder / "bin" / "python"
     succeed("uv", "venv", "--quiet", str(folder), cwd=folder.parent)
     wanted = [f"mcp=={sdk}" if package == "mcp" else package for package in contender.packages]
-    succeed("uv", "pip", "install", "--quiet", "--python", str(python), *wanted, cwd=folder.parent)
+    # Compiled at once, all beside each other, or each server would do it when it starts.
+    succeed(
+        "uv", "pip", "install", "--quiet", "--compile-bytecode", "--python", str(python), *wanted, cwd=folder.parent
+    )
     return python
 
 
@@ -144,9 +163,9 @@ def serving(contender: Contender, python: Path, folder: Path, core: int | None =
     command = [str(python), str(_HERE / contender.program), str(port)]
     # It would ask the package index for a newer version of itself.
     given = {"FASTMCP_CHECK_FOR_UPDATES": "off"}
-    log = folder / f"{Path(contender.program).stem}.log"
+    log, found = folder / f"{Path(contender.program).stem}.log", installed(python)
     with started(command, port, log, core=core, given=given) as pid:
-        yield Serving(contender.name, f"http://127.0.0.1:{port}/mcp", pid, versions=versions(python))
+        yield Serving(contender.name, f"http://127.0.0.1:{port}/mcp", pid, [{}], _as_told(found), len(found))
 
 
 def project(folder: Path, tell: Tell) -> Project:
@@ -167,5 +186,6 @@ def generated(made: Project, folder: Path, core: int | None = None) -> Iterator[
             records[record.id] = record
             callers.append({"Authorization": f"Bearer {key}"})
     given = {**_PRODUCTION, "MCP_API_KEYS_FILE": str(keys), "MCP_PORT": str(port)}
+    found = installed(made.python)
     with started([str(made.command), "serve"], port, folder / "generated.log", core=core, given=given) as pid:
-        yield Serving(GENERATED, f"http://127.0.0.1:{port}/mcp", pid, callers, versions(made.python))
+        yield Serving(GENERATED, f"http://127.0.0.1:{port}/mcp", pid, callers, _as_told(found), len(found))
