@@ -30,7 +30,7 @@ text { font: 13px system-ui, sans-serif; fill: #1f2328 }
 def drawn(chart: Chart) -> str:
     """Return the text of an SVG file; each picture has a scale of its own, which begins at nothing."""
     bars = [bar for series in chart.series for bar in series.bars]
-    longest = max((max(value, *(spread or ())) for _, value, spread in bars), default=0) or 1
+    longest = max((bound for _, value, spread in bars for bound in (value, *(spread or ()))), default=0) or 1
     scale = (_WIDTH - _LEFT - _RIGHT) / longest
     rows = count(1)
     parts = [_text(_MARGIN, _ROW, chart.title, "title")]
