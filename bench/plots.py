@@ -8,7 +8,7 @@ from typing import Final
 
 from bench.figures import Bar, Chart
 
-_WIDTH, _LEFT, _RIGHT = 760, 230, 110
+_WIDTH, _LEFT, _RIGHT = 760, 240, 110
 """Pixels of the picture, of the names, and of the numbers."""
 _ROW, _BAR, _MARGIN = 24, 14, 14
 _STYLE: Final = """\

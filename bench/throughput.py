@@ -24,7 +24,7 @@ _CONNECTIONS: Final = (1, _QUICK_CONNECTIONS, 128)
 _QUICKSTART_GOAL, _FASTMCP_GOAL = Goal("at least", 1), Goal("at least", 2)
 _CLIENT_GOAL: Final = Goal("at most", 0.9)
 """Of a core: a client that uses more of it may be what is slow."""
-_JSON_NAME: Final = f"{GENERATED}, JSON asked for"
+_JSON_NAME: Final = f"{GENERATED}, JSON only"
 _PHASE_SHARE: Final = 10
 """Of an effort's phase, rounded to the seconds that wrk counts in; there are many of them."""
 
@@ -196,19 +196,28 @@ def _client(lanes: Sequence[Lane]) -> Iterator[Figure]:
 
 
 def charts(found: Sequence[Figure]) -> list[Chart]:
-    """Return a picture for each number of connections: the rates of all contenders in both eras."""
+    """Return a picture of the rates for each number of connections, and one of what a single caller waits."""
     made = []
     for connections in _CONNECTIONS:
-        series = []
-        for era in ERAS:
-            start = f"{_place(era, connections)}: "
-            rates = [one for one in found if one.what.startswith(start) and one.unit == "calls/s"]
-            bars = tuple((one.what.removeprefix(start), one.value, one.spread) for one in rates)
-            series += [Series(f"{era} era", bars)] if bars else []
-        if series:
-            many = f"{connections} connection{'s' if connections > 1 else ''}"
-            made.append(Chart(f"throughput-{connections}", f"Calls a second, {many}", tuple(series), GENERATED))
-    return made
+        many = f"{connections} connection{'s' if connections > 1 else ''}"
+        made.append(_chart(found, f"throughput-{connections}", f"Calls a second, {many}", connections, "calls/s", ""))
+    made.append(_chart(found, "throughput-wait", "Milliseconds of a call, median, 1 connection", 1, "ms", ", median"))
+    return [chart for chart in made if chart.series]
+
+
+def _chart(found: Sequence[Figure], name: str, title: str, connections: int, unit: str, suffix: str) -> Chart:
+    """Leave the plain route out: beside it, one could not tell the others apart."""
+    series = []
+    for era in ERAS:
+        start = f"{_place(era, connections)}: "
+        bars = tuple(
+            (one.what.removeprefix(start).removesuffix(suffix), one.value, one.spread)
+            for one in found
+            if one.what.startswith(start) and one.what.endswith(suffix) and one.unit == unit
+            if not one.what.startswith(start + CEILING.name)
+        )
+        series += [Series(f"{era} era", bars)] if bars else []
+    return Chart(name, title, tuple(series), GENERATED)
 
 
 MEASUREMENT: Final = Measurement(

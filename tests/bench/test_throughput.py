@@ -69,7 +69,7 @@ def test_generated_server_is_called_with_keys_in_both_eras_and_forms(tmp_path: P
         for taken in lanes:
             taken.run(2, 1, tmp_path, None)
 
-    assert [taken.title for taken in lanes] == ["generated (SSE)", "generated, JSON asked for (JSON)"]
+    assert [taken.title for taken in lanes] == ["generated (SSE)", "generated, JSON only (JSON)"]
     log = (tmp_path / "generated.log").read_text(encoding="utf-8")
     served = sum(found.calls for taken in lanes for found in taken.found[2])
     assert log.count('"tool_called"') >= served, "each call has its line"
@@ -103,11 +103,12 @@ def test_ratio_is_taken_in_each_round_and_judged() -> None:
 
 
 def test_picture_shows_every_rate_and_is_readable_on_black() -> None:
-    lanes = [_lane(name, era, 100, 200) for era in ERAS for name in (GENERATED, "A <b> & c")]
+    lanes = [_lane(name, era, 100, 200) for era in ERAS for name in (GENERATED, "A <b> & c", CEILING.name)]
 
-    alone, many = charts(list(figures(lanes)))
+    alone, many, wait = charts(list(figures(lanes)))
 
-    assert (alone.name, many.name) == ("throughput-1", "throughput-16")
+    assert [chart.name for chart in (alone, many, wait)] == ["throughput-1", "throughput-16", "throughput-wait"]
+    assert [value for _, value, _ in wait.series[0].bars] == [1, 1]
     tree = ElementTree.fromstring(text := drawn(many))
     bars = [part.get("class") for part in tree.iter("{http://www.w3.org/2000/svg}rect")]
     assert bars == ["mine", "other", "mine", "other"]
