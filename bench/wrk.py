@@ -81,10 +81,16 @@ def _served(answer: Answer, what: str) -> Answer:
 
 async def opened(conversations: Sequence[Conversation], accept: str = BOTH) -> Wire:
     """Begin the conversations as their era does, and try one call."""
-    connections = Connections(conversations[0].url)
     if conversations[0].era is HANDSHAKE:
+        connections = Connections(conversations[0].url)
         conversations = [await _begun(connections, conversation) for conversation in conversations]
+    return await tried(conversations, accept)
+
+
+async def tried(conversations: Sequence[Conversation], accept: str) -> Wire:
+    """Try one call in conversations that have begun: it tells the form of the answers."""
     call = {"name": TOOL, "arguments": _ARGUMENTS}
+    connections = Connections(conversations[0].url)
     answer, _ = await connections.post(*conversations[0].message("tools/call", call, accept=accept))
     if _TEXT not in _served(answer, "a call").body or answer.type not in (JSON, EVENTS):
         raise Invalid(f"a call is answered {answer.type}: {answer.body}")

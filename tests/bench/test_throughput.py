@@ -17,9 +17,9 @@ from bench.contenders import CEILING, FASTMCP, GENERATED, QUICKSTART, Serving
 from bench.figures import Chart, Figure, Goal, Measurement, Series
 from bench.plots import drawn
 from bench.report import Report
-from bench.throughput import Lane, charts, figures, lane
+from bench.throughput import Lane, charts, figures, json_lane, lane
 from bench.wrk import Found, Invalid, Wire, load, opened, read
-from tests.live.curl import BOTH, ERAS, HANDSHAKE, JSON, STATELESS, Conversation, Era
+from tests.live.curl import BOTH, ERAS, HANDSHAKE, STATELESS, Conversation, Era
 from tests.live.project import folder, make_real
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -65,7 +65,7 @@ def test_generated_server_is_called_with_keys_in_both_eras_and_forms(tmp_path: P
     with contenders.generated(made, tmp_path) as serving:
         with pytest.raises(Invalid, match="401"):
             asyncio.run(opened([Conversation(serving.url, STATELESS)]))
-        lanes = [lane(serving, HANDSHAKE, BOTH, 2), lane(serving, STATELESS, JSON, 2)]
+        lanes = [lane(serving, HANDSHAKE, 2), json_lane(lane(serving, STATELESS, 2))]
         for taken in lanes:
             taken.run(2, 1, tmp_path, None)
 
@@ -78,7 +78,7 @@ def test_generated_server_is_called_with_keys_in_both_eras_and_forms(tmp_path: P
 @pytest.mark.parametrize("contender", [QUICKSTART, FASTMCP], ids=lambda one: one.name)
 def test_others_serve_the_same_tool(contender: contenders.Contender, tmp_path: Path) -> None:
     with contenders.serving(contender, HERE, tmp_path) as serving:
-        forms = {str(era): lane(serving, era, BOTH, 1).wire.form for era in ERAS}
+        forms = {str(era): lane(serving, era, 1).wire.form for era in ERAS}
 
     assert forms == {"handshake": "SSE", "stateless": "JSON"}
 
