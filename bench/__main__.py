@@ -59,7 +59,7 @@ def parser() -> argparse.ArgumentParser:
         "--output",
         metavar="FOLDER",
         type=Path,
-        help="where to keep the results; without --only and --tiny, bench/results/",
+        help="where to keep the results; those of a whole run go to bench/results/ and into README.md",
     )
     found.set_defaults(effort=FULL)
     return found
@@ -99,9 +99,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("stopped; nothing is kept", file=sys.stderr)
         return _INTERRUPTED
     print(report.as_text(paint))
-    kept = options.output or (RESULTS if effort.judged and not options.only else None)
+    whole = effort is FULL and not options.only
+    kept = options.output or (RESULTS if whole else None)
     if kept is not None:
         report.write(kept)
+        if kept == RESULTS:
+            report.publish(ROOT / "README.md")
         print(f"\nkept in {Path(os.path.relpath(kept))}/README.md and latest.json")
     if not effort.judged:
         print("\nToo little was measured to judge any goal.")

@@ -4,10 +4,23 @@ from __future__ import annotations
 
 from typing import Final
 
-from bench import forwarded, layers, lifecycle, limit_check, neighbour, replicas, sessions, streams, templating, tools
+from bench import (
+    forwarded,
+    layers,
+    lifecycle,
+    limit_check,
+    neighbour,
+    replicas,
+    sessions,
+    streams,
+    templating,
+    throughput,
+    tools,
+)
 from bench.figures import Measurement
 
 MEASUREMENTS: Final[tuple[Measurement, ...]] = (
+    throughput.MEASUREMENT,
     layers.MEASUREMENT,
     sessions.MEASUREMENT,
     tools.MEASUREMENT,

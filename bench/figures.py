@@ -68,6 +68,7 @@ class Figure:
         unit: Its unit; nothing for a ratio.
         spread: Lowest and highest batch or phase, where there were several.
         goal: What it has to reach; None is for information.
+        shown: Whether the README of the repository shows it.
     """
 
     what: str
@@ -75,6 +76,7 @@ class Figure:
     unit: str = ""
     spread: tuple[float, float] | None = None
     goal: Goal | None = None
+    shown: bool = False
 
     @property
     def verdict(self) -> Verdict:
@@ -82,6 +84,39 @@ class Figure:
         if self.goal is None:
             return ""
         return "met" if self.goal.met_by(self.value) else "missed"
+
+
+Bar = tuple[str, float, tuple[float, float] | None]
+"""What it stands for, its length, and the spread of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """Bars that are compared with each other."""
+
+    title: str
+    bars: tuple[Bar, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """A picture of some figures.
+
+    Args:
+        name: Of its file.
+        title: What it shows, and in what unit.
+        series: From top to bottom.
+        mine: How the names of bars begin that stand out.
+    """
+
+    name: str
+    title: str
+    series: tuple[Series, ...]
+    mine: str = "generated"
+
+
+def _no_charts(_figures: Sequence[Figure]) -> Sequence[Chart]:
+    return ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,12 +128,14 @@ class Measurement:
         question: What it answers.
         noise: How it keeps what else the machine does out of the numbers.
         take: Does it.
+        charts: Returns pictures of what was found.
     """
 
     name: str
     question: str
     noise: str
     take: Callable[[Effort, Tell], Iterable[Figure]]
+    charts: Callable[[Sequence[Figure]], Sequence[Chart]] = _no_charts
 
 
 def quantile(samples: Sequence[float], share: float) -> float:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from bench.figures import Figure, Measurement
+from bench.plots import drawn
 
 COLUMNS: Final = ("what", "value", "unit", "spread", "goal", "verdict")
 _MARKS: Final = {"met": "✓ met", "missed": "✗ missed", "": ""}
 _COLOURS: Final = {"met": "32", "missed": "1;31", "": "0"}
 Paint = Callable[[str, str], str]
+_SHORT: Final = [COLUMNS.index(name) for name in ("what", "value", "goal", "verdict")]
+_PLACE: Final = re.compile(r"(<!-- bench: begin -->\n).*?(<!-- bench: end -->)", flags=re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -77,7 +81,10 @@ class Report:
             *(f"- {name}: {value}" for name, value in self.machine.items()),
         ]
         for measurement, figures in self.found:
-            lines += ["", f"## {measurement.name}", "", measurement.question, "", _row(COLUMNS)]
+            lines += ["", f"## {measurement.name}", "", measurement.question, ""]
+            for chart in measurement.charts(figures):
+                lines += [f"![{chart.title}]({chart.name}.svg)", ""]
+            lines.append(_row(COLUMNS))
             lines.append(_row(["---", "---:", *["---"] * (len(COLUMNS) - 2)]))
             lines += [_row(self._cells(figure)) for figure in figures]
             lines += ["", f"Noise: {measurement.noise}"]
@@ -104,11 +111,27 @@ class Report:
         return dict(zip(COLUMNS, values, strict=True))
 
     def write(self, folder: Path) -> None:
-        """Write page and data."""
+        """Write page, data and pictures; pictures of an earlier run go."""
         folder.mkdir(parents=True, exist_ok=True)
         data = json.dumps(self.as_data(), indent=2, ensure_ascii=False)
         (folder / "latest.json").write_text(data + "\n", encoding="utf-8")
         (folder / "README.md").write_text(self.as_page(), encoding="utf-8")
+        for picture in folder.glob("*.svg"):
+            picture.unlink()
+        for measurement, figures in self.found:
+            for chart in measurement.charts(figures):
+                (folder / f"{chart.name}.svg").write_text(drawn(chart), encoding="utf-8")
+
+    def publish(self, page: Path) -> None:
+        """Show the figures that matter most in the README of the repository, between its marks."""
+        rows = [self._cells(figure) for _, figures in self.found for figure in figures if figure.shown]
+        table = [_row([cells[place] for place in _SHORT]) for cells in (COLUMNS, *rows)]
+        table.insert(1, _row(["---", "---:", "---", "---"]))
+        shown = "\n".join([*table, "", f"Written by `{self.command}` at {self.taken}."])
+        text = page.read_text(encoding="utf-8")
+        if not _PLACE.search(text):
+            raise ValueError(f"{page} has no place for the results of the bench")
+        page.write_text(_PLACE.sub(lambda found: f"{found[1]}\n{shown}\n\n{found[2]}", text), encoding="utf-8")
 
 
 def number(value: float) -> str:

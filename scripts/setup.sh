@@ -10,7 +10,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 readonly POSTGRES=postgresql
 readonly TEST_COMMANDS=(
-  nginx curl redis-server faketime prometheus "$POSTGRES"
+  nginx curl redis-server faketime prometheus wrk "$POSTGRES"
   buildah podman runc mmdebstrap busybox ip  # images and containers, networks between them
 )
 # Packages that are not called like their command.
@@ -126,7 +126,7 @@ main() {
   case "${1:-}" in
     --test-packages) commands=("${TEST_COMMANDS[@]}") && shift ;;
     --demo-packages) commands=(curl) && shift ;;
-    --bench-packages) commands=(nginx redis-server) && shift ;;
+    --bench-packages) commands=(nginx redis-server wrk) && shift ;;
     --rehearsal-packages) commands=(nginx redis-server) && shift ;;
   esac
   UV_PYTHON=$(find_python)

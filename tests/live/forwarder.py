@@ -25,7 +25,7 @@ _OWN = frozenset({b"transfer-encoding", b"connection", b"date", b"server"})
 def forwarding(url: str, authorization: str) -> Iterator[str]:
     """Serve what `url` serves, each request with an `Authorization` header; yield the address."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        config = uvicorn.Config(_application(url, authorization), log_config=None, server_header=False)
+        config = uvicorn.Config(_application(url, authorization), http="h11", log_config=None, server_header=False)
         server = uvicorn.Server(config)
         thread = threading.Thread(target=asyncio.run, args=(server.serve([listener]),), daemon=True)
         thread.start()

@@ -76,6 +76,9 @@ class BoundedConnection(HttpToolsProtocol):
             if self._head_bytes > self.max_head_bytes:
                 self.send_400_response("Request head too large.")
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        super().on_header(name, value.rstrip(b" \t"))  # no part of it (RFC 9110, 5.5), and llhttp leaves it
+
     def on_headers_complete(self) -> None:
         super().on_headers_complete()
         # What comes after the body under the names of headers is nobody's: layers decide by the head alone.

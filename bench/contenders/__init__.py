@@ -1,0 +1,191 @@
+"""Servers of one tool, each a process of its own from an environment of its own, as its user would have it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from bench.figures import Tell
+from bench.served import render
+from bench.wrk import pinned
+from mcp_chassis.auth.keys import FileKeyring, create
+from tests.live.project import Project, environment
+from tests.render.support import succeed
+from tests.support.limits import VARIABLES
+from tests.support.ports import free_port
+
+_HERE: Final = Path(__file__).parent
+_DEADLINE: Final = 30.0
+"""Seconds for a server to open its port."""
+_CALLERS: Final = 8
+_FAST: Final = ("uvloop", "httptools")
+_SHOWN: Final = ("mcp", "fastmcp", "starlette", "uvicorn", *_FAST)
+_PRODUCTION: Final = {
+    "MCP_ENVIRONMENT": "production",
+    "MCP_EXPOSURE": "internal",
+    "MCP_SINGLE_REPLICA": "true",
+    "MCP_PUBLIC_URL": "https://notes.example.com",
+    "MCP_AUTH": "keys",
+    # Counted, and wide enough for all connections together.
+    **VARIABLES,
+    "MCP_MAX_CALLS": "1000",
+    "MCP_MAX_CALLS_PER_CALLER": "1000",
+}
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A server that is measured.
+
+    Args:
+        name: What the report calls it.
+        program: In this folder.
+        packages: What its user installs; `mcp` is that of the generated project.
+    """
+
+    name: str
+    program: str
+    packages: tuple[str, ...]
+
+
+GENERATED: Final = "generated"
+QUICKSTART: Final = Contender("SDK quickstart", "quickstart.py", ("mcp",))
+TUNED: Final = Contender("SDK tuned", "tuned.py", ("mcp", *_FAST))
+FASTMCP: Final = Contender("FastMCP", "fastmcp_default.py", ("fastmcp",))
+CEILING: Final = Contender("Starlette", "ceiling.py", ("starlette", "uvicorn", *_FAST))
+OTHERS: Final = (QUICKSTART, TUNED, FASTMCP, CEILING)
+
+
+@dataclass(frozen=True)
+class Serving:
+    """A running server.
+
+    Args:
+        name: Of its contender.
+        url: Where it serves.
+        pid: Its process.
+        callers: Headers that prove who calls; one caller without any where nobody asks.
+        installed: The packages that matter here, with their versions.
+        packages: How many there are in all.
+    """
+
+    name: str
+    url: str
+    pid: int
+    callers: Sequence[Mapping[str, str]]
+    installed: str
+    packages: int
+
+
+def installed(python: Path) -> dict[str, str]:
+    """Return the version of each package of an environment."""
+    code = "import importlib.metadata as m, json; print(json.dumps({d.name: d.version for d in m.distributions()}))"
+    done = subprocess.run([str(python), "-c", code], capture_output=True, text=True, check=True)
+    found: dict[str, str] = json.loads(done.stdout)
+    return found
+
+
+def _as_told(found: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {found[name]}" for name in _SHOWN if name in found)
+
+
+def sdk_of(made: Project) -> str:
+    """Return the version of the SDK that a generated project has."""
+    return installed(made.python)["mcp"]
+
+
+def install_all(contenders: Sequence[Contender], folder: Path, sdk: str) -> list[Path]:
+    """Make an environment for each; return their interpreters."""
+    with ThreadPoolExecutor(len(contenders)) as workers:
+        return list(workers.map(lambda one: install(one, folder / Path(one.program).stem, sdk), contenders))
+
+
+def install(contender: Contender, folder: Path, sdk: str) -> Path:
+    """Make an environment with the packages of a contender; return its interpreter."""
+    python = folder / "bin" / "python"
+    succeed("uv", "venv", "--quiet", str(folder), cwd=folder.parent)
+    wanted = [f"mcp=={sdk}" if package == "mcp" else package for package in contender.packages]
+    # Compiled at once, all beside each other, or each server would do it when it starts.
+    succeed(
+        "uv", "pip", "install", "--quiet", "--compile-bytecode", "--python", str(python), *wanted, cwd=folder.parent
+    )
+    return python
+
+
+@contextmanager
+def started(
+    command: Sequence[str], port: int, log: Path, *, core: int | None = None, given: Mapping[str, str] | None = None
+) -> Iterator[int]:
+    """Run a server with its output in a file until the block ends; its process id is known once its port is open."""
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [*pinned(core), *command],
+            cwd=log.parent,
+            env=environment(given),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        _wait_for(port, process, log)
+        yield process.pid
+    finally:
+        process.terminate()
+        try:
+            process.wait(_DEADLINE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _wait_for(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
+    until = time.monotonic() + _DEADLINE
+    while time.monotonic() < until and process.poll() is None:
+        with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            return
+        time.sleep(0.02)
+    raise RuntimeError(f"{process.args!r} opens no port:\n{log.read_text(encoding='utf-8', errors='replace')[-2000:]}")
+
+
+@contextmanager
+def serving(contender: Contender, python: Path, folder: Path, core: int | None = None) -> Iterator[Serving]:
+    """Run one of the others."""
+    port = free_port()
+    command = [str(python), str(_HERE / contender.program), str(port)]
+    # It would ask the package index for a newer version of itself.
+    given = {"FASTMCP_CHECK_FOR_UPDATES": "off"}
+    log, found = folder / f"{Path(contender.program).stem}.log", installed(python)
+    with started(command, port, log, core=core, given=given) as pid:
+        yield Serving(contender.name, f"http://127.0.0.1:{port}/mcp", pid, [{}], _as_told(found), len(found))
+
+
+def project(folder: Path, tell: Tell) -> Project:
+    """Render and install a generated server that has the tool of all contenders."""
+    tell("rendering and installing a server")
+    made = render(folder)
+    shutil.copy(_HERE / "generated" / "tools" / "echo.py", made.source / "tools")
+    return made
+
+
+@contextmanager
+def generated(made: Project, folder: Path, core: int | None = None) -> Iterator[Serving]:
+    """Run the generated server as its container does, with everything on."""
+    port, keys, callers = free_port(), folder / "keys.json", []
+    with FileKeyring(keys).editing() as records:
+        for number in range(_CALLERS):
+            key, record = create(f"agent-{number}", scopes=("*",))
+            records[record.id] = record
+            callers.append({"Authorization": f"Bearer {key}"})
+    given = {**_PRODUCTION, "MCP_API_KEYS_FILE": str(keys), "MCP_PORT": str(port)}
+    found = installed(made.python)
+    with started([str(made.command), "serve"], port, folder / "generated.log", core=core, given=given) as pid:
+        yield Serving(GENERATED, f"http://127.0.0.1:{port}/mcp", pid, callers, _as_told(found), len(found))
