@@ -25,7 +25,7 @@ what is measured:
 {measurements}
 
 examples:
-  make bench                                    all of it, about 7 minutes, into bench/results/
+  make bench                                    all of it, about 25 minutes, into bench/results/
   make bench ARGS=--quick                       all of it, in about a minute
   make bench ARGS='--quick --only limit-check'  one of them, shown and not kept
 

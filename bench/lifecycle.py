@@ -33,7 +33,7 @@ _IN_FLIGHT: Final = "mcp_requests_in_flight "
 
 def spread(what: str, values: list[float], unit: str, goal: Goal | None = None) -> Figure:
     """Return the median of several values, and the lowest and highest of them."""
-    return Figure(what, median(values), unit, (min(values), max(values)), goal)
+    return Figure(what, median(values), unit, (min(values), max(values)), goal, shown=goal is not None)
 
 
 def size(folder: Path, *left_out: str) -> int:

@@ -133,7 +133,12 @@ def figures(era: str, of_way: dict[str, Seen]) -> Iterator[Figure]:
         if name != DIRECT:
             more = [slow - fast for slow, fast in zip(seen.first, of_way[DIRECT].first, strict=True)]
             yield Figure(
-                f"{era}, {name}: first event later than direct, by", median(more), "ms", (min(more), max(more)), GOAL
+                f"{era}, {name}: first event later than direct, by",
+                median(more),
+                "ms",
+                (min(more), max(more)),
+                GOAL,
+                shown=True,
             )
         yield figure(f"{era}, {name}: an event from sending to reading: median", seen.late, 0.5, "ms")
         gaps = (min(seen.gaps), max(seen.gaps))
