@@ -7,8 +7,8 @@ from dataclasses import replace
 from itertools import cycle
 from typing import Any, Final
 
+from bench.figures import Invalid
 from bench.load import Connections, outcome_of
-from bench.running import Invalid
 from tests.live.curl import HANDSHAKE, Answer, Conversation, Era
 
 TOOL: Final = "search_notes"

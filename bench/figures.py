@@ -16,6 +16,10 @@ Batches = Sequence[Sequence[float]]
 """Samples of the same thing, taken at different times."""
 
 
+class Invalid(Exception):
+    """Something was not served, so what was measured is not what the report would say."""
+
+
 @dataclass(frozen=True, slots=True)
 class Effort:
     """How much is measured.

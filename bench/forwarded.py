@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
-from bench.figures import Batches, Effort, Figure, Measurement, Tell, figure, quantile
+from bench.figures import Batches, Effort, Figure, Invalid, Measurement, Tell, figure, quantile
 from bench.load import Connections, outcome_of
+from bench.machine import processor_seconds
 from bench.served import render
 from tests.live.curl import HANDSHAKE, Conversation
 from tests.live.fleet import Fleet, Keys
@@ -22,12 +22,6 @@ _TOOL: Final = "search_notes"
 _ARGUMENTS: Final = {"query": "milk", "limit": 5}
 _SHARE: Final = 10
 """A call over sockets takes so much longer than one in this process, so there are fewer."""
-_TICK: Final = 1000 / os.sysconf("SC_CLK_TCK")
-"""Milliseconds in which the kernel counts what a process used."""
-
-
-class Invalid(Exception):
-    """A call was not served, so what was measured is not what the report would say."""
 
 
 @dataclass
@@ -75,11 +69,7 @@ class _Client:
 
 def _used(fleet: Fleet) -> float:
     """Return the milliseconds of processor that all replicas have used."""
-    found = 0
-    for server in fleet.servers:
-        user, system = Path(f"/proc/{server.pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[11:13]
-        found += int(user) + int(system)
-    return found * _TICK
+    return sum(processor_seconds(server.pid) for server in fleet.servers) * 1000
 
 
 async def _measured(fleet: Fleet, effort: Effort, tell: Tell) -> list[_Way]:

@@ -12,8 +12,8 @@ from typing import Final
 
 from bench.client import Client
 from bench.clocked import EMPTY, ROUTING, WHOLE
-from bench.figures import Batches, Effort, Figure, Goal, Measurement, Tell, figure, quantile
-from bench.running import CALLER, PINNED, ROOT, Invalid, client_apart, generated, rendered
+from bench.figures import Batches, Effort, Figure, Goal, Invalid, Measurement, Tell, figure, quantile
+from bench.running import CALLER, PINNED, ROOT, client_apart, generated, rendered
 from tests.live.curl import ERAS, Era
 from tests.live.fleet import Keys
 

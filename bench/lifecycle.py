@@ -15,8 +15,8 @@ from typing import Final
 import httpx2
 
 from bench.client import Client
-from bench.figures import FULL, Effort, Figure, Goal, Measurement, Tell
-from bench.running import ADDITIONS, CALLER, PINNED, Invalid, Running, bare, client_apart, generated, rendered
+from bench.figures import FULL, Effort, Figure, Goal, Invalid, Measurement, Tell
+from bench.running import ADDITIONS, CALLER, PINNED, Running, bare, client_apart, generated, rendered
 from tests.live.curl import ERAS
 from tests.live.fleet import Keys
 from tests.live.project import Project

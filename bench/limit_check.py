@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from bench.figures import Batches, Effort, Figure, Goal, Measurement, Tell, figure
+from bench.figures import Batches, Effort, Figure, Goal, Invalid, Measurement, Tell, figure
 from mcp_chassis.auth import revocation_name
 from mcp_chassis.limiter import Limiter, rules_of
 from mcp_chassis.policy import PerDay, ToolPolicy
@@ -31,10 +31,6 @@ _ROOM: Final = "100000/100000"
 _REDIS_SHARE: Final = 10
 """A call through Redis takes this many times longer at least, so there are fewer."""
 _ADDRESS: Final = "192.0.2.1"
-
-
-class Invalid(Exception):
-    """A call was refused, so what was measured is not what the report would say."""
 
 
 @dataclass

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import re
+import resource
 import shutil
 import subprocess
 from importlib.metadata import version
@@ -36,3 +37,15 @@ def _processor() -> str:
     text = listed.read_text(encoding="utf-8") if listed.exists() else ""
     named = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
     return named.group(1) if named else platform.processor() or platform.machine()
+
+
+def processor_seconds(pid: int) -> float:
+    """Return what a process has used of the processor."""
+    user, system = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[11:13]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
+
+def processor_seconds_of_ended() -> float:
+    """Return what all programs have used that this process started and that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime

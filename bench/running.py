@@ -18,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from bench.figures import Tell
+from bench.figures import Invalid, Tell
 from bench.served import render
 from tests.live.fleet import Keys
 from tests.live.project import Project, environment
@@ -47,14 +47,15 @@ _ROOM: Final = {
 """Every limit is counted, and none is reached."""
 
 
-class Invalid(Exception):
-    """Something was not served, so what was measured is not what the report would say."""
-
-
 def cores() -> tuple[set[int], set[int]]:
     """Return the cores of servers and those of clients: apart, where there are two."""
     first, *rest = _CORES
     return {first}, {rest[0]} if rest else {first}
+
+
+def pinned(found: set[int]) -> list[str]:
+    """Return what a command begins with to run on these cores alone."""
+    return ["taskset", "--cpu-list", ",".join(map(str, found))]
 
 
 @contextmanager
@@ -136,9 +137,8 @@ class Running:
     def __enter__(self) -> Self:
         begun = time.perf_counter()
         with self.log.open("ab") as output:
-            core = ",".join(map(str, cores()[0]))
             self._process = subprocess.Popen(
-                [*(["taskset", "--cpu-list", core] if self.pinned else []), *self.command],
+                [*(pinned(cores()[0]) if self.pinned else []), *self.command],
                 env=environment(self.variables),
                 cwd=self.cwd,
                 stdin=subprocess.DEVNULL,

@@ -14,8 +14,8 @@ from typing import Final
 
 import httpx2
 
-from bench.figures import FULL, Effort, Figure, Goal, Measurement, Tell, figure
-from bench.running import CALLER, PINNED, Invalid, client_apart, cores, generated, on_cores, rendered
+from bench.figures import FULL, Effort, Figure, Goal, Invalid, Measurement, Tell, figure
+from bench.running import CALLER, PINNED, client_apart, cores, generated, on_cores, rendered
 from tests.live import edges
 from tests.live.curl import ERAS, EVENTS, HANDSHAKE, Conversation, Era
 from tests.live.fleet import Keys

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import shutil
 import subprocess
 import tempfile
@@ -15,6 +14,7 @@ from statistics import median
 from typing import Final
 
 from bench.figures import FULL, Effort, Figure, Goal, Measurement, Tell
+from bench.machine import processor_seconds_of_ended
 from tests.render.support import TEMPLATE, copy_template, environment
 
 COPY, UPDATE, RATIO = Goal("at most", 3), Goal("at most", 5), Goal("at most", 1.2)
@@ -64,16 +64,10 @@ class Case:
 
     @contextmanager
     def _timed(self, work: str) -> Iterator[None]:
-        begun, worked = time.perf_counter(), _processor_seconds()
+        begun, worked = time.perf_counter(), processor_seconds_of_ended()
         yield
         self.seconds[work].append(time.perf_counter() - begun)
-        self.worked[work].append(_processor_seconds() - worked)
-
-
-def _processor_seconds() -> float:
-    """Return what all programs that were started and ended have used."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
+        self.worked[work].append(processor_seconds_of_ended() - worked)
 
 
 def _commit(case: Case, folder: Path, tag: str | None = None) -> None:

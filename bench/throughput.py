@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import shutil
 import tempfile
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -16,6 +14,7 @@ from typing import Final
 from bench import contenders
 from bench.contenders import CEILING, FASTMCP, GENERATED, OTHERS, QUICKSTART, TUNED, Serving
 from bench.figures import FULL, Chart, Effort, Figure, Goal, Measurement, Series, Tell
+from bench.machine import processor_seconds
 from bench.wrk import Found, Wire, load, opened, tried
 from tests.live.curl import ERAS, JSON, Conversation, Era
 
@@ -54,30 +53,16 @@ class Lane:
         """The name with the form of its answers."""
         return f"{self.name} ({self.wire.form})"
 
-    def run(self, connections: int, seconds: int, folder: Path, core: int | None) -> None:
+    def run(self, connections: int, seconds: int, folder: Path) -> None:
         """Take one phase."""
-        used = _processor_microseconds(self.pid)
-        found = load(self.wire, connections, seconds, folder=folder, core=core)
+        used = processor_seconds(self.pid)
+        found = load(self.wire, connections, seconds, folder=folder)
         self.found.setdefault(connections, []).append(found)
-        self.used.setdefault(connections, []).append((_processor_microseconds(self.pid) - used) / found.calls)
+        self.used.setdefault(connections, []).append((processor_seconds(self.pid) - used) * 1e6 / found.calls)
 
     def rates(self, connections: int) -> list[float]:
         """Return the calls a second of each round."""
         return [found.rate for found in self.found[connections]]
-
-
-def _processor_microseconds(pid: int) -> float:
-    """Return what a process has used."""
-    user, system = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[11:13]
-    return (int(user) + int(system)) * 1e6 / os.sysconf("SC_CLK_TCK")
-
-
-def cores() -> tuple[int | None, int | None]:
-    """Return a core for servers and another one for the client, if there are two."""
-    if shutil.which("taskset") is None:
-        return None, None
-    found = sorted(os.sched_getaffinity(0))
-    return (found[-1], found[0]) if len(found) > 1 else (None, None)
 
 
 def lane(serving: Serving, era: Era, connections: int) -> Lane:
@@ -105,12 +90,11 @@ def measure(
     lanes: Sequence[Lane], connections: Sequence[int], rounds: int, seconds: int, folder: Path, tell: Tell
 ) -> None:
     """Let all lanes take turns, phase by phase."""
-    client = cores()[1]
     for number in range(rounds):
         for count in connections:
             tell(f"round {number + 1} of {rounds}, {count} connections: {len(lanes)} phases of {seconds} s")
             for taken in lanes:
-                taken.run(count, seconds, folder, client)
+                taken.run(count, seconds, folder)
 
 
 def take(effort: Effort, tell: Tell) -> Iterable[Figure]:
@@ -119,18 +103,18 @@ def take(effort: Effort, tell: Tell) -> Iterable[Figure]:
     rounds = effort.rounds + 1 if effort is FULL else effort.rounds  # the issue asks for five
     seconds = max(1, round(effort.phase / _PHASE_SHARE))
     with tempfile.TemporaryDirectory(prefix="mcp-chassis-bench-") as name, ExitStack() as stack:
-        folder, core = Path(name), cores()[0]
+        folder = Path(name)
         made = contenders.project(folder, tell)
         tell(f"installing {', '.join(other.name for other in OTHERS)}")
         pythons = contenders.install_all(OTHERS, folder, contenders.sdk_of(made))
-        servings = [stack.enter_context(contenders.generated(made, folder, core))]
+        servings = [stack.enter_context(contenders.generated(made, folder))]
         for other, python in zip(OTHERS, pythons, strict=True):
-            servings.append(stack.enter_context(contenders.serving(other, python, folder, core)))
+            servings.append(stack.enter_context(contenders.serving(other, python, folder)))
         lanes = _lanes(servings, max(connections))
         if effort is FULL:  # in a shorter run, the first phase is the warm-up
             tell("warming up")
             for taken in lanes:
-                load(taken.wire, _QUICK_CONNECTIONS, 1, folder=folder, core=cores()[1])
+                load(taken.wire, _QUICK_CONNECTIONS, 1, folder=folder)
         measure(lanes, connections, rounds, seconds, folder, tell)
     yield from figures(lanes)
     for serving in servings:

@@ -12,8 +12,8 @@ from statistics import median
 from typing import Final
 
 from bench.client import Client
-from bench.figures import FULL, Effort, Figure, Goal, Measurement, Tell, figure
-from bench.running import CALLER, PINNED, Invalid, client_apart, generated, rendered
+from bench.figures import FULL, Effort, Figure, Goal, Invalid, Measurement, Tell, figure
+from bench.running import CALLER, PINNED, client_apart, generated, rendered
 from tests.live.curl import ERAS, Era
 from tests.live.fleet import Keys
 from tests.live.project import Project

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import resource
 import shutil
 import subprocess
 import time
@@ -14,7 +13,10 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
+from bench.figures import Invalid
 from bench.load import Connections
+from bench.machine import processor_seconds_of_ended
+from bench.running import cores, pinned
 from tests.live.curl import BOTH, EVENTS, HANDSHAKE, JSON, Answer, Conversation
 
 TOOL: Final = "echo"
@@ -28,10 +30,6 @@ _IDS_OF_A_PHASE: Final = 10_000_000
 _PATIENCE: Final = 30.0
 """Seconds beyond its phase after which wrk is given up."""
 _CLIENT: Final = {"name": "bench", "version": "1"}
-
-
-class Invalid(Exception):
-    """A call was not served, so what was measured is not what the report would say."""
 
 
 @dataclass(frozen=True)
@@ -126,12 +124,7 @@ def _prepared(wire: Wire, connections: int) -> str:
     return "\0".join(parts)
 
 
-def pinned(core: int | None) -> list[str]:
-    """Return what a command begins with to run on one core alone."""
-    return [] if core is None else ["taskset", "--cpu-list", str(core)]
-
-
-def load(wire: Wire, connections: int, seconds: int, *, folder: Path, core: int | None = None) -> Found:
+def load(wire: Wire, connections: int, seconds: int, *, folder: Path) -> Found:
     """Send calls on so many connections, on each the next one as soon as the last one is answered.
 
     Raises:
@@ -141,21 +134,15 @@ def load(wire: Wire, connections: int, seconds: int, *, folder: Path, core: int 
     requests.write_bytes(_prepared(wire, connections).encode())
     options = ["-t1", f"-c{connections}", f"-d{seconds}s", "--latency", "--timeout", f"{_PATIENCE:g}s"]
     given = [str(requests), str(_ID + next(_PHASES) * _IDS_OF_A_PHASE), _TEXT, wire.form.lower()]
-    command = [*pinned(core), "wrk", *options, "-s", str(_SCRIPT), wire.conversations[0].url, "--", *given]
+    command = [*pinned(cores()[1]), "wrk", *options, "-s", str(_SCRIPT), wire.conversations[0].url, "--", *given]
     if shutil.which("wrk") is None:
         raise FileNotFoundError("wrk is not installed; `make bench` installs it")
-    used, begun = _processor_seconds(), time.monotonic()
+    used, begun = processor_seconds_of_ended(), time.monotonic()
     done = subprocess.run(
         command, capture_output=True, text=True, errors="replace", timeout=seconds + _PATIENCE, check=True
     )
-    share = (_processor_seconds() - used) / (time.monotonic() - begun)
+    share = (processor_seconds_of_ended() - used) / (time.monotonic() - begun)
     return read(done.stdout, share)
-
-
-def _processor_seconds() -> float:
-    """Return what all programs that were started and ended have used: wrk alone ends here."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
 
 
 def read(output: str, share: float) -> Found:

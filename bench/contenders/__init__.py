@@ -4,28 +4,24 @@ from __future__ import annotations
 
 import json
 import shutil
-import socket
 import subprocess
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from bench.figures import Tell
+from bench.running import Running
 from bench.served import render
-from bench.wrk import pinned
 from mcp_chassis.auth.keys import FileKeyring, create
-from tests.live.project import Project, environment
+from tests.live.project import Project
 from tests.render.support import succeed
 from tests.support.limits import VARIABLES
 from tests.support.ports import free_port
 
 _HERE: Final = Path(__file__).parent
-_DEADLINE: Final = 30.0
-"""Seconds for a server to open its port."""
 _CALLERS: Final = 8
 _FAST: Final = ("uvloop", "httptools")
 _SHOWN: Final = ("mcp", "fastmcp", "starlette", "uvicorn", *_FAST)
@@ -122,50 +118,15 @@ def install(contender: Contender, folder: Path, sdk: str) -> Path:
 
 
 @contextmanager
-def started(
-    command: Sequence[str], port: int, log: Path, *, core: int | None = None, given: Mapping[str, str] | None = None
-) -> Iterator[int]:
-    """Run a server with its output in a file until the block ends; its process id is known once its port is open."""
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [*pinned(core), *command],
-            cwd=log.parent,
-            env=environment(given),
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-        )
-    try:
-        _wait_for(port, process, log)
-        yield process.pid
-    finally:
-        process.terminate()
-        try:
-            process.wait(_DEADLINE)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-def _wait_for(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
-    until = time.monotonic() + _DEADLINE
-    while time.monotonic() < until and process.poll() is None:
-        with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-            return
-        time.sleep(0.02)
-    raise RuntimeError(f"{process.args!r} opens no port:\n{log.read_text(encoding='utf-8', errors='replace')[-2000:]}")
-
-
-@contextmanager
-def serving(contender: Contender, python: Path, folder: Path, core: int | None = None) -> Iterator[Serving]:
+def serving(contender: Contender, python: Path, folder: Path) -> Iterator[Serving]:
     """Run one of the others."""
     port = free_port()
     command = [str(python), str(_HERE / contender.program), str(port)]
     # It would ask the package index for a newer version of itself.
     given = {"FASTMCP_CHECK_FOR_UPDATES": "off"}
     log, found = folder / f"{Path(contender.program).stem}.log", installed(python)
-    with started(command, port, log, core=core, given=given) as pid:
-        yield Serving(contender.name, f"http://127.0.0.1:{port}/mcp", pid, [{}], _as_told(found), len(found))
+    with Running(command, given, log, port, ready=None, cwd=folder) as server:
+        yield Serving(contender.name, server.url, server.process.pid, [{}], _as_told(found), len(found))
 
 
 def project(folder: Path, tell: Tell) -> Project:
@@ -177,7 +138,7 @@ def project(folder: Path, tell: Tell) -> Project:
 
 
 @contextmanager
-def generated(made: Project, folder: Path, core: int | None = None) -> Iterator[Serving]:
+def generated(made: Project, folder: Path) -> Iterator[Serving]:
     """Run the generated server as its container does, with everything on."""
     port, keys, callers = free_port(), folder / "keys.json", []
     with FileKeyring(keys).editing() as records:
@@ -187,5 +148,5 @@ def generated(made: Project, folder: Path, core: int | None = None) -> Iterator[
             callers.append({"Authorization": f"Bearer {key}"})
     given = {**_PRODUCTION, "MCP_API_KEYS_FILE": str(keys), "MCP_PORT": str(port)}
     found = installed(made.python)
-    with started([str(made.command), "serve"], port, folder / "generated.log", core=core, given=given) as pid:
-        yield Serving(GENERATED, f"http://127.0.0.1:{port}/mcp", pid, callers, _as_told(found), len(found))
+    with Running([str(made.command), "serve"], given, folder / "generated.log", port, cwd=folder) as server:
+        yield Serving(GENERATED, server.url, server.process.pid, callers, _as_told(found), len(found))

@@ -14,8 +14,8 @@ from starlette.types import Message, Receive, Scope, Send
 from bench import clocked, layers, lifecycle, sessions, streams, tools
 from bench.client import Client
 from bench.clocked import EMPTY, ROUTING, WHOLE, Border
-from bench.figures import Batches
-from bench.running import CALLER, ROOT, Invalid, Running, generated
+from bench.figures import Batches, Invalid
+from bench.running import CALLER, ROOT, Running, generated
 from tests.live.curl import ERAS
 from tests.live.fleet import Keys
 from tests.live.project import Project

@@ -14,11 +14,11 @@ import pytest
 
 from bench import contenders
 from bench.contenders import CEILING, FASTMCP, GENERATED, QUICKSTART, Serving
-from bench.figures import Chart, Figure, Goal, Measurement, Series
+from bench.figures import Chart, Figure, Goal, Invalid, Measurement, Series
 from bench.plots import drawn
 from bench.report import Report
 from bench.throughput import Lane, charts, figures, json_lane, lane
-from bench.wrk import Found, Invalid, Wire, load, opened, read
+from bench.wrk import Found, Wire, load, opened, read
 from tests.live.curl import BOTH, ERAS, HANDSHAKE, STATELESS, Conversation, Era
 from tests.live.project import folder, make_real
 
@@ -67,7 +67,7 @@ def test_generated_server_is_called_with_keys_in_both_eras_and_forms(tmp_path: P
             asyncio.run(opened([Conversation(serving.url, STATELESS)]))
         lanes = [lane(serving, HANDSHAKE, 2), json_lane(lane(serving, STATELESS, 2))]
         for taken in lanes:
-            taken.run(2, 1, tmp_path, None)
+            taken.run(2, 1, tmp_path)
 
     assert [taken.title for taken in lanes] == ["generated (SSE)", "generated, JSON only (JSON)"]
     log = (tmp_path / "generated.log").read_text(encoding="utf-8")
