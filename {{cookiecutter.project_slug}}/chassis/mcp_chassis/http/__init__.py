@@ -12,6 +12,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route, request_response
+from starlette.types import Message as Event
 from starlette.types import Send
 
 from mcp_chassis import request as requests
@@ -188,6 +189,29 @@ async def refuse(send: Send, refusal: Refused) -> None:
     ]
     await send({"type": "http.response.start", "status": refusal.status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
+
+
+class LastHeld:
+    """The way out, with the end of an answer held until `end`: on seeing it, clients send what must find room."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self._last: Event | None = None
+        self.status = 0
+
+    async def __call__(self, event: Event) -> None:
+        """Pass an event on, or hold it."""
+        if event["type"] == "http.response.start":
+            self.status = event["status"]
+        elif not event.get("more_body", False):
+            self._last = event
+            return
+        await self._send(event)
+
+    async def end(self) -> None:
+        """Send what was held."""
+        if self._last is not None:
+            await self._send(self._last)
 
 
 def place_for(

@@ -18,7 +18,7 @@ from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mcp_chassis import request as requests
-from mcp_chassis.http import Refused, place_for
+from mcp_chassis.http import LastHeld, Refused, place_for
 from mcp_chassis.http.forwarding import Forwarding
 from mcp_chassis.http.negotiation import send_inside
 from mcp_chassis.places import Place, Places
@@ -100,10 +100,10 @@ class Ownership:
         places = self._probes if request.probing else self._places
         place = place_for(request.caller, places, "sessions", _RETRY_AFTER)
 
-        last: Message | None = None
+        # Until a session that failed has given its place back: the next attempt may follow at once.
+        answer = LastHeld(send)
 
         async def registering(message: Message) -> None:
-            nonlocal last
             # The client may use the session as soon as it has seen this header.
             if message["type"] == "http.response.start" and (session_id := _session_id(message)) is not None:
                 request.session_id = session_id
@@ -113,11 +113,7 @@ class Ownership:
                 ACTIVE_SESSIONS.set(self.count)
                 if self._forwarding is not None:
                     await self._forwarding.claim(session_id)
-            if message["type"] == "http.response.body" and not message.get("more_body", False):
-                # Held until a session that failed has given its place back: the next attempt may follow at once.
-                last = message
-                return
-            await send(message)
+            await answer(message)
 
         try:
             with place:
@@ -126,8 +122,7 @@ class Ownership:
                 finally:
                     await self._settle(request)
         finally:
-            if last is not None:
-                await send(last)
+            await answer.end()
 
     async def _settle(self, request: Request) -> None:
         """Keep the session that an `initialize` opened, or end it."""
@@ -154,30 +149,18 @@ class Ownership:
             raise Refused(404, "unknown_session", "No such session; initialize a new one", INVALID_REQUEST)
         claimed = _claim_id(session, request)
         session.requests += 1
-        status = 0
-        last: Message | None = None
-
-        async def watching(message: Message) -> None:
-            nonlocal status, last
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            elif not message.get("more_body", False):
-                # Held until the id is free: clients that know one id send the next request on seeing the end.
-                last = message
-                return
-            await send(message)
-
+        # Until the id is free: clients that know one id use it for the next request.
+        answer = LastHeld(send)
         try:
-            await self._app(scope, receive, watching)
+            await self._app(scope, receive, answer)
         finally:
             session.requests -= 1
             session.last_used = time.monotonic()
             session.patience = self._unused if request.probing else self._idle_timeout
             session.ids.discard(claimed or "")
-            if status == 404 or (scope["method"] == "DELETE" and status == 200):
+            if answer.status == 404 or (scope["method"] == "DELETE" and answer.status == 200):
                 self._forget(session_id, "ended")
-            if last is not None:
-                await send(last)
+            await answer.end()
 
     def _forget(self, session_id: str, reason: Literal["ended", "idle", "not_initialized"]) -> _Session | None:
         session = self._sessions.pop(session_id, None)
