@@ -16,24 +16,28 @@ import pytest
 from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
 LONGEST: Final = (
-    "containers",
     "gates",
-    "drain",
+    "containers",
     "live",
-    "live-data",
-    "rehearsal",
+    "drain",
     "live-processes",
-    "tests/render/test_questions.py",
+    "live-data",
+    "tests/update/test_lanes.py",
     "forwarding-owners",
+    "tests/render/test_questions.py",
+    "rehearsal",
     "kubernetes",
+    "live-data-desk",
     "edges",
-    "forwarding",
+    "tests/update/test_saboteurs.py",
+    "tests/update/test_trouble.py",
     "tests/render/test_update.py",
-    "newcomer",
-    "limits-suspensions",
     "tests/deploy/test_check_timeouts.py",
-    "tests/limits/test_memory_bound.py",
-    "tests/render/test_gates.py",
+    "newcomer",
+    "forwarding",
+    "limits-suspensions",
+    "tests/pipelines/test_hardening.py",
+    "tests/pipelines/test_scheduled.py",
 )
 """Units that take longest, the longest first: one that begins late would end alone."""
 
