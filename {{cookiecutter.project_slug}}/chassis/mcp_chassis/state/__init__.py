@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from mcp_chassis.state.redis import LONGEST, RedisStore
-from mcp_chassis.state.store import MemoryStore, Store
+from mcp_chassis.state.store import LONGEST, MemoryStore, Store
 from mcp_chassis.telemetry import STORE_UP
 from mcp_chassis.telemetry.logging import log
 
@@ -17,7 +16,12 @@ def open_store(url: str, *, server: str, longest: float = LONGEST) -> Store:
         longest: Seconds that Redis may be silent.
     """
     _note_up(True)
-    return MemoryStore() if url == "memory://" else RedisStore(url, server=server, longest=longest, on_change=_tell)
+    if url == "memory://":
+        return MemoryStore()
+    # Imported here: it takes a tenth of the start of a server that has no use for it.
+    from mcp_chassis.state.redis import RedisStore
+
+    return RedisStore(url, server=server, longest=longest, on_change=_tell)
 
 
 def _tell(answers: bool) -> None:

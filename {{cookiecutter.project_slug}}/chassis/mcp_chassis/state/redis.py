@@ -15,7 +15,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError
 
-from mcp_chassis.state.store import Bucket, Budget, Conduct, Decision, Escalation, Refusing, StoreDown
+from mcp_chassis.state.store import LONGEST, Bucket, Budget, Conduct, Decision, Escalation, Refusing, StoreDown
 
 CONNECTIONS: Final = 4
 """Commands of one moment share a batch; those of the next need not wait until it is back."""
@@ -29,8 +29,6 @@ _EXTENSIONS: Final = 3
 
 Command = tuple[str | int, ...]
 _Answer = TypeVar("_Answer")
-LONGEST: Final = 0.03
-"""Seconds of silence before a call goes on without Redis; with a key kept there it asks thrice, in 100 ms (L9)."""
 _COMMON, _ADMISSION, _CALL = re.split(
     "^--- .*$", resources.files("mcp_chassis.state").joinpath("decisions.lua").read_text(encoding="utf-8"), flags=re.M
 )

@@ -13,6 +13,8 @@ from itertools import islice
 from typing import Final, Generic, Literal, Protocol, TypeVar
 
 _Value = TypeVar("_Value")
+LONGEST: Final = 0.03
+"""Seconds of silence before a call goes on without Redis; with a key kept there it asks thrice, in 100 ms (L9)."""
 _LARGEST_SHELF: Final = 100_000
 """Entries of one kind, some 40 MB: a flood of callers costs some others their history, never the process."""
 _SWEPT: Final = 2
