@@ -8,7 +8,7 @@ help:
 	@echo '  make demo       render a server, start it, talk to it, show what happened'
 	@echo '  make bench      measure costs and limits, compare with the goals (25 minutes; ARGS=--quick takes three)'
 	@echo '  make rehearsal  replace replicas under load, lose no call (half an hour; ARGS=--quick takes three minutes)'
-	@echo '  make laboratory  update lived-in projects of every release, count every line (ten minutes)'
+	@echo '  make laboratory  update lived-in projects of every release, count every line (a quarter of an hour)'
 	@echo '  make lint       style, types, derived files, shell scripts (seconds)'
 	@echo '  make test       lint, then every test (installs nginx, Redis, PostgreSQL, Prometheus and what else is missing)'
 	@echo '  make release    cut the release VERSION=0.6.0, or say why not (ARGS=--dry-run changes nothing)'

@@ -16,9 +16,9 @@ import mcp_chassis
 from mcp_chassis.auth import Identity, admit_everyone
 from mcp_chassis.calls import DeadlinePassed, within
 from mcp_chassis.errors import failure, printable, violations, writable
-from mcp_chassis.http import Challenge
+from mcp_chassis.http import Challenge, Names
 from mcp_chassis.http.admission import Admission
-from mcp_chassis.http.boundary import Boundary, Names
+from mcp_chassis.http.boundary import Boundary
 from mcp_chassis.http.envelope import Envelope
 from mcp_chassis.http.negotiation import AsEvents, AsJson, Negotiation
 from mcp_chassis.http.ownership import Ownership

@@ -26,9 +26,9 @@ from mcp_chassis.auth import (
 )
 from mcp_chassis.auth.assertions import Assertions
 from mcp_chassis.health import Check, Health
-from mcp_chassis.http import Authorization, Challenge, metadata_route
+from mcp_chassis.http import LOOPBACK_ORIGIN, Authorization, Challenge, Names, metadata_route
 from mcp_chassis.http.admission import Admission
-from mcp_chassis.http.boundary import LOOPBACK_ORIGIN, Boundary, Names
+from mcp_chassis.http.boundary import Boundary
 from mcp_chassis.http.draining import Drain, Draining
 from mcp_chassis.http.envelope import Envelope
 from mcp_chassis.http.forwarding import Forwarding

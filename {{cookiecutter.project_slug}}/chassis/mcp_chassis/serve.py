@@ -36,7 +36,7 @@ _GRACE: Final = 1
 """Seconds that connections get to end after the drain: what is left then is idle, or a client that does not read."""
 _LAST_RESORT: Final = 5.0
 """Seconds past the drain's deadline after which the process ends whatever holds it."""
-_COLLECT_AFTER: Final = (20_000, 20, 50)
+_COLLECT_AFTER: Final = (20_000, 20, 10)
 """Objects, and collections of the younger ones, after which the garbage collector looks."""
 _LAST_LINE: Final = 1.0
 """Seconds in which it says so."""

@@ -47,7 +47,6 @@ _TOKEN: Final = re.compile(rb"[\x21-\x7e]+")
 _SUBJECT: Final = assertions.SUBJECT_HEADER.encode("ascii")
 
 
-@lru_cache(maxsize=4096)
 @lru_cache(maxsize=1024)
 def revocation_name(kind: Kind, what: str) -> str:
     """Return where the store holds that `what` was taken back."""

@@ -1,11 +1,13 @@
-"""How a layer says no: an HTTP status, and a JSON-RPC error that names the request (E1)."""
+"""How a layer says no, an HTTP status and a JSON-RPC error that names the request (E1); and who is meant by it (T7)."""
 
 from __future__ import annotations
 
 import math
 import re
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Final, Literal
+from urllib.parse import SplitResult, urlsplit
 
 from pydantic_core import to_json
 from starlette.middleware.cors import CORSMiddleware
@@ -19,6 +21,7 @@ from mcp_chassis import request as requests
 from mcp_chassis.errors import REFUSED, retry_meta
 from mcp_chassis.places import Full, Place, Places
 from mcp_chassis.request import Caller, Message
+from mcp_chassis.settings import Settings
 from mcp_chassis.telemetry import REFUSALS
 from mcp_chassis.telemetry.logging import log
 
@@ -31,6 +34,10 @@ _PROBE_METHODS: Final = frozenset(
 _PROBE_TOOL: Final = "ping"
 _RETRY_AFTER: Final = 5
 """Seconds until an undecidable credential is worth another try."""
+_LOOPBACK_HOST: Final = r"(localhost|127\.0\.0\.1|\[::1\])(:\d{1,5})?"
+LOOPBACK_ORIGIN: Final = rf"https?://{_LOOPBACK_HOST}"
+"""Pages a developer serves on the own machine, the MCP Inspector among them."""
+_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 METADATA_PATH: Final = "/.well-known/oauth-protected-resource/mcp"
 """Where RFC 9728, 3.1 puts the metadata of a resource whose path is /mcp."""
 
@@ -236,3 +243,38 @@ def place_for(
         text = f"{'You have too many' if full.own else 'All'} {what} {'open' if full.own else 'are taken'}"
         hint = f"{text}; end one, or try again in about {retry_after:g} s"
         raise Refused(status, reason, hint, retry_after=retry_after, estimate=True) from None
+
+
+def _spellings(url: SplitResult) -> tuple[str, ...]:
+    """Return the `Host` values that mean `url`: the default port may be left out or not (RFC 9110, 4.2.3)."""
+    if url.port is not None:
+        return (url.netloc,)
+    return (url.netloc, f"{url.netloc}:{_DEFAULT_PORTS[url.scheme]}")
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """The hosts and origins of this server."""
+
+    hosts: frozenset[str]
+    origins: frozenset[str]
+    loopback_origins: bool
+
+    @classmethod
+    def of(cls, settings: Settings) -> Names:
+        """Return what `settings` allow: the public URL, what is listed, and loopback."""
+        public = urlsplit(settings.public_url)
+        return cls(
+            hosts=frozenset(host.lower() for host in (*_spellings(public), *settings.allowed_hosts)),
+            origins=frozenset({settings.public_url.lower(), *(origin.lower() for origin in settings.allowed_origins)}),
+            loopback_origins=settings.environment == "development",
+        )
+
+    def admit_host(self, host: str) -> bool:
+        """Tell whether a `Host` header names this server; loopback names do, because only this machine can use them."""
+        return host.lower() in self.hosts or re.fullmatch(_LOOPBACK_HOST, host.lower()) is not None
+
+    def admit_origin(self, origin: str) -> bool:
+        """Tell whether a page of `origin` may call this server."""
+        lower = origin.lower()
+        return lower in self.origins or (self.loopback_origins and re.fullmatch(LOOPBACK_ORIGIN, lower) is not None)

@@ -8,35 +8,36 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar, Final
-from urllib.parse import SplitResult, urlsplit
 
+import httptools
 from mcp_types import INTERNAL_ERROR, INVALID_REQUEST
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn._types import ASGI3Application
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 from mcp_chassis import request as requests
-from mcp_chassis.http import Refused, refuse
+from mcp_chassis.http import Names, Refused, refuse
 from mcp_chassis.request import Request
 from mcp_chassis.settings import Settings
 from mcp_chassis.telemetry import REQUESTS_IN_FLIGHT
 from mcp_chassis.telemetry.logging import log
 
-_LOOPBACK_HOST: Final = r"(localhost|127\.0\.0\.1|\[::1\])(:\d{1,5})?"
-LOOPBACK_ORIGIN: Final = rf"https?://{_LOOPBACK_HOST}"
-"""Pages a developer serves on the own machine, the MCP Inspector among them."""
-_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _REQUEST_LINE: Final = 8192
 """Bytes beside the headers; what is larger than both is cut by the connection, not answered by the boundary."""
+_OF_UPGRADES: Final = frozenset({b"connection", b"upgrade", b"http2-settings"})
 _SESSION_ID: Final = re.compile(rb"[\x21-\x7e]{1,128}")
 
 
 class BoundedConnection(HttpToolsProtocol):
-    """A connection that cuts clients slower than its two timeouts, in seconds, and heads larger than its bound."""
+    """A connection that cuts clients slower than its two timeouts, in seconds, and what is no body past its bound.
+
+    llhttp and uvicorn leave open what this class refuses or does without: heads and trailers of any length, two hosts,
+    codings that nobody undoes, a body taken for the next request after an upgrade that is not served.
+    """
 
     receive_timeout: ClassVar[float]
     send_timeout: ClassVar[float]
@@ -51,38 +52,89 @@ class BoundedConnection(HttpToolsProtocol):
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self._clocks: dict[str, asyncio.TimerHandle] = {}
-        self._head_bytes = 0
+        self._no_body = 0
+        self._answering: RequestResponseCycle | None = None
 
     @property
     def unread(self) -> bool:
         """Whether the end of an answer waits for its client to read."""
-        cycle = vars(self).get("cycle")
-        return cycle is not None and cycle.response_complete and self.transport.get_write_buffer_size() > 0
+        ended = self._answering is not None and self._answering.response_complete
+        return ended and self.transport.get_write_buffer_size() > 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._start("headers", self.receive_timeout)
 
     def data_received(self, data: bytes) -> None:
-        cycle = vars(self).get("cycle")
-        if cycle is None or cycle.response_complete:
+        newest = vars(self)["cycle"]
+        if newest is None or newest.response_complete:
             self._start("headers", self.receive_timeout)
-        super().data_received(data)
-        if vars(self).get("cycle") is not cycle:
+        self._no_body += len(data)
+        self._unset_keepalive_if_required()
+        self._parse(data)
+        if vars(self)["cycle"] is not newest:
             self._stop("headers")
-            self._head_bytes = 0
-        elif "headers" in self._clocks:
-            self._head_bytes += len(data)
-            if self._head_bytes > self.max_head_bytes:
-                self.send_400_response("Request head too large.")
+        if self._no_body > self.max_head_bytes and not self.transport.is_closing():
+            self.send_400_response("Request head too large.")
+
+    def _parse(self, data: bytes) -> None:
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._parse_again(data[upgrade.args[0] :])
+        except httptools.HttpParserError:
+            self.send_400_response("Invalid HTTP request received.")
+
+    def _parse_again(self, rest: bytes) -> None:
+        """Read a head as if it asked for no other protocol, as a server may (RFC 9110, 7.8): else it has no body."""
+        method = self.parser.get_method()
+        if method == b"CONNECT":
+            self.send_400_response("CONNECT is not served.")
+            return
+        kept = [(name, value) for name, value in self._head if name not in _OF_UPGRADES]
+        if any(b"close" in value.lower() for name, value in self._head if name == b"connection"):
+            kept.append((b"connection", b"close"))
+        version = self.parser.get_http_version().encode("ascii")
+        lines = [b"%b %b HTTP/%b" % (method, self.url, version), *(b"%b: %b" % pair for pair in kept)]
+        self.parser = httptools.HttpRequestParser(self)
+        self._parse(b"\r\n".join([*lines, b"", b""]) + rest)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         super().on_header(name, value.rstrip(b" \t"))  # no part of it (RFC 9110, 5.5), and llhttp leaves it
 
     def on_headers_complete(self) -> None:
-        super().on_headers_complete()
+        self._no_body = 0
         # What comes after the body under the names of headers is nobody's: layers decide by the head alone.
-        self.headers = []
+        self._head, self.headers = self.headers, []
+        if self.parser.should_upgrade():
+            return
+        names = [name for name, _ in self._head]
+        codings = [value.lower() for name, value in self._head if name == b"transfer-encoding"]
+        version = self.parser.get_http_version()
+        known = codings in ([], [b"chunked"]) and version in (("1.1",) if codings else ("1.0", "1.1"))
+        if not known or names.count(b"host") > 1 or not self.url.startswith(b"/"):
+            raise ValueError("not served")
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._no_body = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        if not self.parser.should_upgrade():
+            super().on_message_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer and close; where an answer has begun, nothing else may be written into it."""
+        running = self._answering
+        if running is not None and running.response_started and not running.response_complete:
+            self.transport.abort()
+        else:
+            super().send_400_response(msg)
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self._answering = cycle
+        super()._start_asgi_task(cycle, app)
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -96,6 +148,10 @@ class BoundedConnection(HttpToolsProtocol):
         for name in tuple(self._clocks):
             self._stop(name)
         super().connection_lost(exc)
+        # uvicorn tells the newest request alone, which may be one that waits for this one's answer.
+        if self._answering is not None and not self._answering.response_complete:
+            self._answering.disconnected = True
+            self._answering.message_event.set()
 
     def _start(self, name: str, seconds: float) -> None:
         if name not in self._clocks:
@@ -118,41 +174,6 @@ def bounded_connection(settings: Settings) -> type[BoundedConnection]:
         max_head_bytes = settings.max_header_bytes + _REQUEST_LINE
 
     return Connection
-
-
-def _spellings(url: SplitResult) -> tuple[str, ...]:
-    """Return the `Host` values that mean `url`: the default port may be left out or not (RFC 9110, 4.2.3)."""
-    if url.port is not None:
-        return (url.netloc,)
-    return (url.netloc, f"{url.netloc}:{_DEFAULT_PORTS[url.scheme]}")
-
-
-@dataclass(frozen=True, slots=True)
-class Names:
-    """The hosts and origins of this server."""
-
-    hosts: frozenset[str]
-    origins: frozenset[str]
-    loopback_origins: bool
-
-    @classmethod
-    def of(cls, settings: Settings) -> Names:
-        """Return what `settings` allow: the public URL, what is listed, and loopback."""
-        public = urlsplit(settings.public_url)
-        return cls(
-            hosts=frozenset(host.lower() for host in (*_spellings(public), *settings.allowed_hosts)),
-            origins=frozenset({settings.public_url.lower(), *(origin.lower() for origin in settings.allowed_origins)}),
-            loopback_origins=settings.environment == "development",
-        )
-
-    def admit_host(self, host: str) -> bool:
-        """Tell whether a `Host` header names this server; loopback names do, because only this machine can use them."""
-        return host.lower() in self.hosts or re.fullmatch(_LOOPBACK_HOST, host.lower()) is not None
-
-    def admit_origin(self, origin: str) -> bool:
-        """Tell whether a page of `origin` may call this server."""
-        lower = origin.lower()
-        return lower in self.origins or (self.loopback_origins and re.fullmatch(LOOPBACK_ORIGIN, lower) is not None)
 
 
 class Boundary:
@@ -198,6 +219,9 @@ class Boundary:
         if scope["method"] not in self._methods:
             allowed = ", ".join(self._methods)
             raise Refused(405, "wrong_method", f"Use {allowed}", headers=[(b"allow", allowed.encode("ascii"))])
+        if scope["http_version"] == "1.0":
+            text = "Use HTTP/1.1, which has the chunks that streams need; nginx does with proxy_http_version 1.1"
+            raise Refused(505, "http_too_old", text)
         if not self._names.admit_host(headers.get(b"host", b"").decode("latin-1")):
             raise Refused(
                 421,
