@@ -47,7 +47,7 @@ _TOKEN: Final = re.compile(rb"[\x21-\x7e]+")
 _SUBJECT: Final = assertions.SUBJECT_HEADER.encode("ascii")
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=4096)
 def revocation_name(kind: Kind, what: str) -> str:
     """Return where the store holds that `what` was taken back."""
     # Hashed, because a subject or `jti` is the issuer's text of any length.
