@@ -28,7 +28,7 @@ from mcp_chassis.serve import serve
 from mcp_chassis.server import Server
 from mcp_chassis.telemetry.logging import Log
 
-ROUTING: Final = "FastAPI's routing"
+ROUTING: Final = "the way to the first layer"
 EMPTY: Final = "an empty layer"
 WHOLE: Final = "the whole call"
 _OTHER: Final = ""
@@ -199,17 +199,15 @@ def _clock_log() -> None:
 
 def clock() -> None:
     """Wrap everything; it must be done before the application is built."""
-    layers, browsers, build = application._layers, application._for_browsers, application.build_app
+    layers, build = application._layers, application.build_app
     _clock_messages()
     _clock_log()
     _around(Server, "call_tool", "the call boundary")
     _around(MCPServer, "call_tool", _OTHER)
 
-    def for_browsers(app: ASGIApp, *rest: Any) -> Any:
-        return Border(ROUTING, "CORS", browsers(Border("CORS", _name(app), app), *rest))
-
     def build_app(*arguments: Any, **named: Any) -> Any:
         built = build(*arguments, **named)
+        built.mcp = Border(ROUTING, _name(built.mcp), built.mcp)
         inside = type(built).__call__
 
         class Clocked(type(built)):  # type: ignore[misc]
@@ -219,12 +217,7 @@ def clock() -> None:
         built.__class__ = Clocked
         return built
 
-    changed: dict[str, Any] = {
-        "_layers": lambda *given: _clock_layers(layers(*given)),
-        "_for_browsers": for_browsers,
-    }
-    for name, value in changed.items():
-        setattr(application, name, value)
+    vars(application)["_layers"] = lambda *given: _clock_layers(layers(*given))
     vars(sys.modules[serve.__module__])["build_app"] = build_app
 
 

@@ -20,7 +20,7 @@ from tests.live.fleet import Keys
 MEDIAN, P99 = Goal("at most", 300), Goal("at most", 1000)
 """Microseconds of a call (issue 9)."""
 NOT_ADDED: Final = (WHOLE, ROUTING, EMPTY)
-"""What is not a layer of the chassis: the bare SDK has Starlette's routing, the empty layer is there to be measured."""
+"""What is not a layer of the chassis: the bare SDK has a way there, too, the empty layer is there to be measured."""
 REST: Final = "the SDK, the tool and the connection"
 _SHARE_OF_CALLS, _SHARE_OF_BATCHES = 10, 6
 """A call over sockets takes so much longer than one in this process, so there are fewer."""

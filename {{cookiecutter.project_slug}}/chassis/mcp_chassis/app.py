@@ -63,13 +63,17 @@ class Application(FastAPI):
     """What to do before its process ends."""
     mcp: ASGIApp
     """What serves `/mcp`."""
+    browsers: ASGIApp
+    """The same for pages, whose requests name their origin."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve `/mcp` at once: routing and the framework's own layers would cost each call a tenth of its time."""
-        if scope["type"] == "http" and scope["path"] == "/mcp":
-            await self.mcp(scope, receive, send)
-        else:
+        if scope["type"] != "http" or scope["path"] != "/mcp":
             await super().__call__(scope, receive, send)
+        elif any(name == b"origin" for name, _ in scope["headers"]):
+            await self.browsers(scope, receive, send)
+        else:
+            await self.mcp(scope, receive, send)
 
 
 def build_app(
@@ -118,7 +122,7 @@ def build_app(
     )
     app.include_router(health.routes())
     app.router.routes += [metrics_route(), *_metadata(server, settings)]
-    app.mcp = _for_browsers(way.boundary, names)
+    app.mcp, app.browsers = way.boundary, _for_browsers(way.boundary, names)
     app.drain = Drain(health=health, draining=way.draining, leave=way.ownership.leave, timeout=settings.drain_seconds)
     return app
 

@@ -36,7 +36,7 @@ _GRACE: Final = 1
 """Seconds that connections get to end after the drain: what is left then is idle, or a client that does not read."""
 _LAST_RESORT: Final = 5.0
 """Seconds past the drain's deadline after which the process ends whatever holds it."""
-_COLLECT_AFTER: Final = (20_000, 20, 10)
+_COLLECT_AFTER: Final = (1_000, 50, 50)
 """Objects, and collections of the younger ones, after which the garbage collector looks."""
 _LAST_LINE: Final = 1.0
 """Seconds in which it says so."""
@@ -179,7 +179,7 @@ class _Process(uvicorn.Server):
         # What start-up made stays; each full collection that walks through it stops all callers for about 80 ms.
         gc.collect()
         gc.freeze()
-        # Calls leave few cycles behind; looking after every 700 objects takes a twentieth of their time.
+        # A look through all sessions takes long and finds little; one through the newest objects must stay short.
         gc.set_threshold(*_COLLECT_AFTER)
         self._on_start()
 
