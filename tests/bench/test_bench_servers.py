@@ -180,8 +180,6 @@ async def test_every_layer_of_a_real_server_has_its_time_in_both_eras(tmp_path: 
     for batches in found.values():
         (batch,) = batches
         names = {"Boundary", "Identity", "Envelope", "Draining", "Admission", "Ownership", "Negotiation"}
-        assert all(
-            names | {"Messages", "the call boundary", "the log", EMPTY, ROUTING} < {*call} for call in batch
-        )
+        assert all(names | {"Messages", "the call boundary", "the log", EMPTY, ROUTING} < {*call} for call in batch)
         assert all(took > 0 for call in batch for took in call.values())
         assert all(rest[0] > 0 for rest in of(batches, layers.REST))
