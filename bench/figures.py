@@ -42,7 +42,7 @@ class Effort:
 
 
 TINY: Final = Effort("tiny", batches=2, calls=50, rounds=1, phase=0.5, judged=False)
-QUICK: Final = Effort("quick", batches=6, calls=2_000, rounds=2, phase=4.0)
+QUICK: Final = Effort("quick", batches=6, calls=2_000, rounds=1, phase=4.0)
 """A looping client is suspended after 3.4 s of default limits, so a phase lasts longer than that."""
 FULL: Final = Effort("full", batches=60, calls=5_000, rounds=4, phase=20)
 
