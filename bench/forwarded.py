@@ -12,7 +12,7 @@ from typing import Final
 from bench.figures import Batches, Effort, Figure, Invalid, Measurement, Tell, figure, quantile
 from bench.load import Connections, outcome_of
 from bench.machine import processor_seconds
-from bench.served import render
+from bench.running import rendered
 from tests.live.curl import HANDSHAKE, Conversation
 from tests.live.fleet import Fleet, Keys
 from tests.live.peered import ABLE, pair
@@ -90,8 +90,7 @@ def take(effort: Effort, tell: Tell) -> Iterable[Figure]:
     """Measure both ways in turn, batch by batch, on two replicas that share a Redis."""
     with tempfile.TemporaryDirectory(prefix="mcp-chassis-bench-") as name:
         folder = Path(name)
-        tell("rendering and installing a server")
-        project, keys = render(folder), Keys(folder)
+        project, keys = rendered(tell), Keys(folder)
         with pair(project, keys, folder) as (_, fleet):
             direct, forwarded = asyncio.run(_measured(fleet, effort, tell))
     for share, word in ((0.5, "median"), (0.99, "p99")):
