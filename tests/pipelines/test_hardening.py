@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -110,6 +111,12 @@ def spell(here: Repository, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
     path = recorded(here, "_src_path")
     if how == "hashes":
         another_template(here)
+    elif how == "digits":
+        template = another_template(here)
+        for number in count():
+            succeed("git", "commit", "--quiet", "--amend", f"--message={number}", cwd=template)
+            if succeed("git", "rev-parse", "--short", "HEAD", cwd=template).strip().isdecimal():
+                break
     elif how == "git+":
         record(here, _src_path=f"git+file://{path}")
     elif how in ("gh:", "gl:"):  # the forge is a folder
@@ -125,7 +132,15 @@ def spell(here: Repository, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     ("system", "how"),
-    [("github", "path"), ("github", "hashes"), ("github", "gh:"), ("gitlab", "git+"), ("gitlab", "gl:")],
+    [
+        ("github", "path"),
+        ("github", "hashes"),
+        ("github", "digits"),
+        ("github", "gh:"),
+        ("gitlab", "git+"),
+        ("gitlab", "digits"),
+        ("gitlab", "gl:"),
+    ],
 )
 def test_M3_update_tells_its_hardening_fixes_first_and_then_everything(
     system: str, how: str, lived_in: Repository, monkeypatch: pytest.MonkeyPatch
