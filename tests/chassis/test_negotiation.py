@@ -6,8 +6,9 @@ import json
 from typing import Any
 
 import pytest
+from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 
-from mcp_chassis.http.negotiation import Wish, wish
+from mcp_chassis.request import Wish, wish
 from tests.chassis.client import BOTH, ERAS, EVENTS, JSON, Client, Era, Response, connect
 from tests.chassis.serving import chassis, settings, talking
 from tests.chassis.tools import Story, chassis_server
@@ -40,10 +41,10 @@ CALLS: dict[str, tuple[str, dict[str, Any], str | None]] = {
 }
 
 
-def shape(wanted: Wish, era: Era, *, progress: bool = False) -> str:
-    """Return the content type of a good answer; where both will do, the SDK chooses."""
+def shape(wanted: Wish, *, progress: bool = False) -> str:
+    """Return the content type of a good answer; where both will do, it is a stream if there is more to tell."""
     if wanted == "either":
-        return EVENTS if era == "handshake" or progress else JSON
+        return EVENTS if progress else JSON
     return JSON if wanted == "json" else EVENTS
 
 
@@ -61,7 +62,7 @@ async def test_T2_the_first_message_is_answered_in_the_accepted_shape(
         introduced = await Client(port, era).introduce(accept=accept)
 
     assert introduced.status == 200
-    assert introduced.shape == shape(wanted, era)
+    assert introduced.shape == shape(wanted, progress=era == "handshake")
     assert "capabilities" in introduced.result()
     assert (introduced.header("mcp-session-id") is not None) == (era == "handshake")
 
@@ -78,7 +79,7 @@ async def test_T2_a_call_is_answered_in_the_accepted_shape(
         answer = await client.call(tool, arguments, accept=accept, token=token)
 
     assert answer.status == 200
-    assert answer.shape == shape(wanted, era, progress=kind == "progress")
+    assert answer.shape == shape(wanted, progress=kind == "progress")
     assert answer.result().get("isError", False) == (kind == "failure")
     progress = [event for event in answer.events() if event.get("method") == "notifications/progress"]
     assert len(progress) == (2 if kind == "progress" and answer.shape == EVENTS else 0)
@@ -94,7 +95,7 @@ async def test_T2_an_error_is_answered_in_the_accepted_shape_and_as_json_from_st
 
     assert unknown.error()["code"] == -32602
     assert unknown.status == (200 if era == "handshake" else 400)
-    assert unknown.shape == (shape(wanted, era) if era == "handshake" else JSON)
+    assert unknown.shape == (shape(wanted) if era == "handshake" else JSON)
 
 
 @pytest.mark.parametrize("opened_with", [JSON, EVENTS, None])
@@ -107,7 +108,33 @@ async def test_T2_a_session_answers_every_request_by_that_requests_accept(
 
         shapes = [(await client.call("add", {"a": 1, "b": 2}, accept=accept)).shape for accept in (EVENTS, JSON, BOTH)]
 
-    assert shapes == [EVENTS, JSON, EVENTS]
+    assert shapes == [EVENTS, JSON, JSON]
+
+
+async def test_T1_a_session_streams_what_may_tell_more_than_its_answer_and_nothing_else(story: Story) -> None:
+    async with talking(chassis_server(story), "handshake") as client:
+        answers = [
+            await client.call(tool, arguments, token=token)
+            for tool, arguments, token in [CALLS["silent"], CALLS["progress"]] * 2
+        ]
+
+    assert [answer.shape for answer in answers] == [JSON, EVENTS] * 2
+    assert [len(answer.events()) for answer in answers[1::2]] == [3, 3]
+
+
+async def test_T1_a_session_streams_everything_once_its_server_has_a_middleware_that_may_notify(story: Story) -> None:
+    server = chassis_server(story)
+
+    async def notifying(ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> HandlerResult:
+        await ctx.session.send_log_message("info", "called", related_request_id=ctx.request_id)
+        return await call_next(ctx)
+
+    server.middleware.append(notifying)
+
+    async with talking(server, "handshake") as client:
+        answer = await client.call("add", {"a": 1, "b": 2})
+
+    assert [event.get("method") for event in answer.events()] == ["notifications/message", None]
 
 
 @pytest.mark.parametrize("era", ERAS)

@@ -59,7 +59,7 @@ LAYERS: dict[str, Callable[[ASGIApp], ASGIApp]] = {
         calls=Places(1),
     ),
     "ownership": lambda app: Ownership(app, places=Places(1), idle_timeout=1),
-    "negotiation": lambda app: Negotiation(app, longest_call=1),
+    "negotiation": lambda app: Negotiation(app, answer_only=lambda _: False, longest_call=1),
 }
 
 

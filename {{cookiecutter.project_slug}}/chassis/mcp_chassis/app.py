@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from fastapi import FastAPI
 from mcp.server.streamable_http_manager import StreamableHTTPASGIApp, StreamableHTTPSessionManager
@@ -15,6 +15,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from mcp_chassis import request as requests
 from mcp_chassis.auth import (
     Authenticate,
     Identity,
@@ -148,7 +149,9 @@ def _layers(
 ) -> _Way:
     """Return the layers; each is given the one below it."""
     stateless = settings.sessions == "stateless"
-    negotiation = Negotiation(StreamableHTTPASGIApp(manager), longest_call=settings.tool_timeout)
+    negotiation = Negotiation(
+        StreamableHTTPASGIApp(manager), answer_only=server.answer_only, longest_call=settings.tool_timeout
+    )
     sessions = Places(settings.max_sessions, settings.max_sessions_per_caller)
     assertions = _assertions(server, settings)
     forwarding = _forwarding(settings, store, assertions)
@@ -202,9 +205,18 @@ def _admission(app: ASGIApp, server: Server, settings: Settings, challenge: Chal
     )
 
 
+class _AnswerOnly:
+    """Whether the SDK needs no stream: it asks this by its truth, once or more for each request."""
+
+    def __bool__(self) -> bool:
+        request = requests.current()
+        return request is not None and request.answer_only
+
+
 def _session_manager(server: Server, settings: Settings) -> StreamableHTTPSessionManager:
     """Return the SDK's manager; Host and Origin are checked at the boundary, sessions end in the table, not there."""
     server.streamable_http_app(
+        json_response=cast("bool", _AnswerOnly()),
         stateless_http=settings.sessions == "stateless",
         max_request_body_size=settings.max_body_bytes,
         session_idle_timeout=None,

@@ -25,7 +25,7 @@ from pydantic import AnyUrl, ValidationError
 
 from mcp_chassis import request as requests
 from mcp_chassis.errors import NotNow, failure, is_cancellation, own_error, printable, retry_meta, violations, writable
-from mcp_chassis.request import Status
+from mcp_chassis.request import Message, Status
 from mcp_chassis.telemetry import span
 from mcp_chassis.telemetry.logging import log
 
@@ -41,6 +41,10 @@ _running: set[asyncio.Future[type[Exception] | None]] = set()
 _LONGEST_URI: Final = 2048
 _CLIENT_REFUSED: Final = frozenset({METHOD_NOT_FOUND, INVALID_REQUEST})
 """What a client answers to a question it does not know; a tool never means its own caller by these."""
+_LISTS: Final = frozenset(
+    {"tools/list", "prompts/list", "resources/list", "resources/templates/list", "server/discover"}
+)
+_OURS: Final = ("mcp", "mcp_chassis")
 Result = CallToolResult | InputRequiredResult
 
 
@@ -131,6 +135,15 @@ class ContractServer(MCPServer[Any]):
         entry = self._lowlevel_server.get_request_handler("subscriptions/listen")
         if entry is not None and isinstance(entry.handler, ListenHandler):
             entry.handler.close()
+
+    def answer_only(self, message: Message) -> bool:
+        """Tell whether nothing but its answer can come of a message: to notify or ask takes the SDK's context."""
+        if not all(layer.__module__.partition(".")[0] in _OURS for layer in self.middleware):
+            return False  # yours may notify
+        if message.tool is None:
+            return message.method in _LISTS
+        tool = self._tool_manager.get_tool(message.tool)
+        return tool is None or (tool.context_kwarg is None and not tool.resolved_params)
 
     def run(self, *_: object, **__: object) -> NoReturn:
         """Refuse: the SDK's own ways to serve go around every layer of the chassis.

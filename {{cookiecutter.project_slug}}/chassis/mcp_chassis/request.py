@@ -11,7 +11,10 @@ import re
 from collections.abc import Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final, Literal, TypedDict
+
+from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS
 
 if TYPE_CHECKING:
     from mcp_chassis.auth.assertions import Asserted
@@ -28,6 +31,10 @@ PROBE_SCOPE: Final = "probe"
 """Held by a monitor's credential: it may shake hands, list and call ping, nothing else (A7)."""
 
 
+JSON_TYPE: Final = "application/json"
+EVENTS_TYPE: Final = "text/event-stream"
+_HANDSHAKE_VERSIONS: Final = frozenset(version.encode("ascii") for version in HANDSHAKE_PROTOCOL_VERSIONS)
+Wish = Literal["json", "events", "either"]
 Way = Literal["none", "key", "token", "certificate"]
 
 
@@ -107,6 +114,8 @@ class Request:
     message: Message | None = None
     place: Place | None = None
     """What it takes up of the calls that may run; the call itself holds it too, because it may outlive the request."""
+    answer_only: bool = False
+    """True if nothing but its answer can come of it, so that it needs no stream."""
     session_id: str | None = None
     asserted: Asserted | None = None
     """What another replica vouches for, if it forwarded the request."""
@@ -123,6 +132,12 @@ class Request:
     def trace_id(self) -> str | None:
         """The trace that this request is part of."""
         return None if self.trace_parent is None else self.trace_parent.split("-")[1]
+
+    @property
+    def handshake_era(self) -> bool:
+        """The era, told as the SDK does: by the header alone."""
+        version = self.headers.get(b"mcp-protocol-version")
+        return version is None or version in _HANDSHAKE_VERSIONS
 
     @property
     def probing(self) -> bool:
@@ -159,3 +174,23 @@ def current_caller() -> Caller:
 def enter(request: Request) -> None:
     """Make `request` the current one for this task and the tasks it starts."""
     _current.set(request)
+
+
+@lru_cache(maxsize=128)
+def wish(accept: bytes) -> Wish:
+    """Return what a client can read; one that names neither type is given what there is (RFC 9110, 12.5.1)."""
+    ranges = dict(_range(part) for part in (accept.decode("latin-1") or "*/*").split(","))
+    json, events = (
+        next((ranges[kind] for kind in (exact, family, "*/*") if kind in ranges), False)
+        for exact, family in ((JSON_TYPE, "application/*"), (EVENTS_TYPE, "text/*"))
+    )
+    if json == events:
+        return "either"
+    return "json" if json else "events"
+
+
+def _range(part: str) -> tuple[str, bool]:
+    """Return a media range and whether it is wanted: `q=0` says it is not."""
+    kind, *parameters = (piece.strip().lower() for piece in part.split(";"))
+    quality = next((piece[2:] for piece in parameters if piece.startswith("q=")), "1")
+    return kind, quality.strip("0.") != ""

@@ -188,14 +188,23 @@ async def refuse(send: Send, refusal: Refused) -> None:
             },
         }
     )
-    headers = [
+    await send_json(send, body, refusal.headers, status=refusal.status)
+
+
+async def send_json(send: Send, body: bytes, headers: Sequence[tuple[bytes, bytes]], *, status: int = 200) -> None:
+    """Send `body` as one JSON answer."""
+    own = [
         (b"content-type", b"application/json"),
         (b"content-length", b"%d" % len(body)),
         (b"cache-control", b"no-store"),
-        *refusal.headers,
     ]
-    await send({"type": "http.response.start", "status": refusal.status, "headers": headers})
+    await send({"type": "http.response.start", "status": status, "headers": [*own, *headers]})
     await send({"type": "http.response.body", "body": body})
+
+
+def event_of(data: bytes) -> bytes:
+    """Return one event that holds a message."""
+    return b"event: message\r\ndata: " + data + b"\r\n\r\n"
 
 
 class LastHeld:

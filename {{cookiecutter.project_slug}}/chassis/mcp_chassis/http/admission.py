@@ -15,7 +15,6 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from mcp_chassis import request as requests
 from mcp_chassis.errors import wait_words
 from mcp_chassis.http import Challenge, LastHeld, Refused, place_for
-from mcp_chassis.http.ownership import handshake_era
 from mcp_chassis.limiter import Entry, Limiter
 from mcp_chassis.places import Places
 from mcp_chassis.request import Caller, Message, Request
@@ -124,7 +123,7 @@ def _entry(scope: Scope, request: Request) -> Entry:
         return "request"
     if message is None or message.method is None or message.id is None or message.method in _FREE:
         return "free"
-    return "opening" if message.method == "initialize" and handshake_era(request) else "request"
+    return "opening" if message.method == "initialize" and request.handshake_era else "request"
 
 
 def _refusal(decision: Decision) -> Refused:

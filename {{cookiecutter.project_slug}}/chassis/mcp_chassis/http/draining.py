@@ -20,8 +20,7 @@ from mcp_chassis import calls
 from mcp_chassis import request as requests
 from mcp_chassis.errors import REFUSED
 from mcp_chassis.health import Health
-from mcp_chassis.http import Refused
-from mcp_chassis.http.negotiation import event_of
+from mcp_chassis.http import Refused, event_of
 from mcp_chassis.request import Message
 from mcp_chassis.telemetry.logging import log
 

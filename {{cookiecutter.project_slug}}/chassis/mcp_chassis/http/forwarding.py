@@ -19,8 +19,7 @@ from starlette.types import Receive, Scope, Send
 
 from mcp_chassis.auth.assertions import HEADER, Assertions
 from mcp_chassis.forms import peer_address
-from mcp_chassis.http import Refused
-from mcp_chassis.http.negotiation import event_of
+from mcp_chassis.http import Refused, event_of
 from mcp_chassis.request import Request
 from mcp_chassis.state.store import Store, StoreDown
 from mcp_chassis.telemetry import FORWARDED

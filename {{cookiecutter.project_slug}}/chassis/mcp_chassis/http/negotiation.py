@@ -1,15 +1,18 @@
-"""`Accept` is honoured per request, over one session manager in SSE mode (T1, T2, E5).
+"""`Accept` is honoured per request, over one session manager (T1, T2, T4, E5).
 
 The SDK takes only clients that accept both types. Here each gets what it asked for: a JSON-only client one JSON answer,
-an SSE-only client a stream, everybody else what the SDK chose. Statuses of 400 and above stay JSON.
+an SSE-only client a stream, everybody else JSON where nothing but the answer can come. Statuses of 400 and above stay
+JSON.
 """
 
 from __future__ import annotations
 
+import asyncio
 import re
-from collections.abc import Awaitable, Callable
-from functools import lru_cache, partial
-from typing import Any, Final, Literal, Protocol
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, Final
 
 import anyio
 from mcp_types import INTERNAL_ERROR, INVALID_REQUEST
@@ -18,35 +21,32 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mcp_chassis import request as requests
+from mcp_chassis.http import event_of, send_json
+from mcp_chassis.request import EVENTS_TYPE, JSON_TYPE, Request, wish
+from mcp_chassis.request import Message as Body
 from mcp_chassis.telemetry import open_call
 
-JSON_TYPE: Final = "application/json"
-EVENTS_TYPE: Final = "text/event-stream"
 _EVENT_HEADERS: Final = (
     (b"content-type", b"text/event-stream"),
     (b"cache-control", b"no-cache, no-transform"),
     (b"connection", b"keep-alive"),
     (b"x-accel-buffering", b"no"),
 )
+_OK: Final[Message] = {"type": "http.response.start", "status": 200, "headers": []}
 _SHAPE_HEADERS: Final = frozenset({b"content-length", *(name for name, _ in _EVENT_HEADERS)})
-Wish = Literal["json", "events", "either"]
 _ANSWER: Final = re.compile(rb'^data: ?\{"jsonrpc":"2\.0","id":(?:\d+|"[^"\\]*"),"(?:result|error)":', re.MULTILINE)
 _DROPPED: Final = frozenset({b"accept", b"last-event-id"})
 """`Last-Event-ID` because no events are kept: the SDK would leave such a request without an answer."""
 _ACCEPT_BOTH: Final = (b"accept", b"application/json, text/event-stream")
 _ENDLESS: Final = "subscriptions/listen"
+_FAILED: Final = 500
+"""What the SDK says where its session ended below a call; `complete` says it by our contract (E1)."""
+_PATIENCE: Final = 0.1
+"""Seconds after which a call is attended: most are over by then, and cost no task."""
+_PING: Final = 10.0
+"""Seconds between two pings, below the 15 that T4 promises."""
 _GRACE: Final = 5.0
 """Seconds past the longest call after which a tool that ignores its cancellation is answered for (E5)."""
-
-
-class Answer(Protocol):
-    """The `send` of one request that expects one answer."""
-
-    async def __call__(self, message: Message) -> None:
-        """Take one ASGI message of the SDK's answer."""
-
-    async def complete(self, error: dict[str, Any]) -> None:
-        """End the answer, with the JSON-RPC message `error` if the SDK's never came."""
 
 
 class AsEvents:
@@ -63,6 +63,7 @@ class AsEvents:
         self._body = b""
         self._last = b""
         self._started = False
+        self._failed = False
         self._events = False
         self._ended = False
 
@@ -70,11 +71,15 @@ class AsEvents:
         """Forward `message`, or hold it until the JSON answer is whole."""
         if message["type"] == "http.response.start":
             kind = _content_type(message)
-            self._events = kind == EVENTS_TYPE
-            if self._wrap and message["status"] == 200 and kind == JSON_TYPE:
+            self._failed = message["status"] == _FAILED
+            if self._failed:
+                return
+            if self._started or (self._wrap and message["status"] == 200 and kind == JSON_TYPE):
                 self._held = message
                 return
-            self._started = True
+            self._started, self._events = True, kind == EVENTS_TYPE
+        elif self._failed:
+            return
         elif self._held is not None:
             self._body += message.get("body", b"")
             if not message.get("more_body", False):
@@ -95,13 +100,23 @@ class AsEvents:
         if self._started:
             await self._send({"type": "http.response.body", "body": event_of(to_json(error))})
         elif self._wrap:
-            await self._send_event({"type": "http.response.start", "status": 200, "headers": []}, to_json(error))
+            await self._send_event(_OK, to_json(error))
         else:
-            await send_json(self._send, [], to_json(error))
+            await send_json(self._send, to_json(error), [])
+
+    async def ping(self) -> None:
+        """Keep whoever is in between from giving up; from the first one on the answer is a stream."""
+        if self._ended:
+            return
+        if not self._started:
+            self._started = self._events = True
+            await self._send({**_OK, "headers": [*_EVENT_HEADERS]})
+        await self._send({"type": "http.response.body", "body": b": ping\r\n\r\n", "more_body": True})
 
     async def _send_event(self, start: Message, body: bytes) -> None:
         self._ended = True
-        await self._send({**start, "headers": [*_without_shape(start), *_EVENT_HEADERS]})
+        if not self._started:
+            await self._send({**start, "headers": [*_without_shape(start), *_EVENT_HEADERS]})
         await self._send({"type": "http.response.body", "body": event_of(body)})
 
 
@@ -125,7 +140,9 @@ class AsJson:
 
     async def __call__(self, message: Message) -> None:
         """Forward a JSON answer; collect an event stream."""
-        if message["type"] == "http.response.start" and _content_type(message) == EVENTS_TYPE:
+        if message["type"] == "http.response.start" and (
+            _content_type(message) == EVENTS_TYPE or message["status"] == _FAILED
+        ):
             self._held = message
         elif self._held is None:
             self._started = True
@@ -142,30 +159,17 @@ class AsJson:
                 await self._decline(to_json({"jsonrpc": "2.0", "id": message["id"], "error": error}))
             elif "id" in message:
                 self._ended = True
-                await send_json(self._send, _without_shape(start), data)
+                await send_json(self._send, data, _without_shape(start))
                 return
+
+    async def ping(self) -> None:
+        """Leave the client waiting: one JSON answer has no place for more."""
 
     async def complete(self, error: dict[str, Any]) -> None:
         """Answer with `error` if the stream ended without an answer."""
         if not self._started and not self._ended:
             self._ended = True
-            await send_json(self._send, [] if self._held is None else _without_shape(self._held), to_json(error))
-
-
-async def send_json(send: Send, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
-    """Send `body` as one JSON answer with status 200."""
-    own = [
-        (b"content-type", b"application/json"),
-        (b"content-length", b"%d" % len(body)),
-        (b"cache-control", b"no-store"),
-    ]
-    await send({"type": "http.response.start", "status": 200, "headers": [*headers, *own]})
-    await send({"type": "http.response.body", "body": body})
-
-
-def event_of(data: bytes) -> bytes:
-    """Return one event that holds a message."""
-    return b"event: message\r\ndata: " + data + b"\r\n\r\n"
+            await send_json(self._send, to_json(error), [] if self._held is None else _without_shape(self._held))
 
 
 def _data(event: bytes) -> bytes:
@@ -222,35 +226,45 @@ async def send_inside(app: ASGIApp, scope: Scope, body: bytes = b"") -> None:
     await app(scope, receive, drop)
 
 
-@lru_cache(maxsize=128)
-def wish(accept: bytes) -> Wish:
-    """Return what a client can read; one that names neither type is given what there is (RFC 9110, 12.5.1)."""
-    ranges = dict(_range(part) for part in (accept.decode("latin-1") or "*/*").split(","))
-    json, events = (
-        next((ranges[kind] for kind in (exact, family, "*/*") if kind in ranges), False)
-        for exact, family in ((JSON_TYPE, "application/*"), (EVENTS_TYPE, "text/*"))
-    )
-    if json == events:
-        return "either"
-    return "json" if json else "events"
+@contextmanager
+def _attended(request: Request, call: anyio.CancelScope, receive: Receive, answer: AsEvents | AsJson) -> Iterator[None]:
+    """Do for a call without a stream what the SDK does for one with: ping its client, and end it when that has left."""
+    if not request.answer_only:
+        yield
+        return
 
+    async def attend() -> None:
+        while True:
+            with anyio.move_on_after(_PING):
+                while (await receive())["type"] != "http.disconnect":
+                    pass
+                if not request.handshake_era:  # there a call goes on (2025-11-25, transports, disconnection)
+                    call.cancel()
+                return
+            await answer.ping()
 
-def _range(part: str) -> tuple[str, bool]:
-    """Return a media range and whether it is wanted: `q=0` says it is not."""
-    kind, *parameters = (piece.strip().lower() for piece in part.split(";"))
-    quality = next((piece[2:] for piece in parameters if piece.startswith("q=")), "1")
-    return kind, quality.strip("0.") != ""
+    tasks: list[asyncio.Task[None]] = []
+    loop = asyncio.get_running_loop()
+    patience = loop.call_later(_PATIENCE, lambda: tasks.append(loop.create_task(attend())))
+    try:
+        yield
+    finally:
+        patience.cancel()
+        for task in tasks:
+            task.cancel()
 
 
 class Negotiation:
     """Fit each answer to the `Accept` of its request.
 
     Args:
+        answer_only: Tells whether a message can bring nothing but its answer.
         longest_call: Seconds that the longest tool call may take.
     """
 
-    def __init__(self, app: ASGIApp, *, longest_call: float) -> None:
+    def __init__(self, app: ASGIApp, *, answer_only: Callable[[Body], bool], longest_call: float) -> None:
         self._app = app
+        self._answer_only = answer_only
         self._deadline = longest_call + _GRACE
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -268,9 +282,10 @@ class Negotiation:
             await self._app(scope, receive, send)
             return
         decline = partial(send_inside, self._app, scope)
-        answer: Answer = AsJson(send, decline=decline) if wanted == "json" else AsEvents(send, wrap=wanted == "events")
+        answer = AsJson(send, decline=decline) if wanted == "json" else AsEvents(send, wrap=wanted == "events")
+        request.answer_only = self._answer_only(message)
         with open_call(counted=message.tool is not None):
-            with anyio.move_on_after(self._deadline) as deadline:
+            with anyio.move_on_after(self._deadline) as deadline, _attended(request, deadline, receive, answer):
                 await self._app(scope, receive, answer)
             end = "was stopped: it took too long" if deadline.cancelled_caught else "ended without an answer"
             text = f"The call {end}; quote request {request.id} when you report it"

@@ -14,7 +14,6 @@ from typing import Final, Literal
 
 import anyio
 from mcp_types import INVALID_REQUEST
-from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mcp_chassis import request as requests
@@ -28,7 +27,6 @@ from mcp_chassis.telemetry.logging import log
 
 _HEADER: Final = b"mcp-session-id"
 _KEPT: Final = ("type", "asgi", "http_version", "scheme", "path", "query_string", "client", "server", "user")
-_HANDSHAKE_VERSIONS: Final = frozenset(version.encode("ascii") for version in HANDSHAKE_PROTOCOL_VERSIONS)
 _UNUSED: Final = 60.0
 """Seconds for a session that nothing follows: its client left before it saw the id. The probe's never get more."""
 _MOST_PROBES: Final = 100
@@ -82,7 +80,7 @@ class Ownership:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = requests.current()
-        if scope["type"] != "http" or request is None or not handshake_era(request):
+        if scope["type"] != "http" or request is None or not request.handshake_era:
             await self._app(scope, receive, send)
             return
         given = request.headers.get(_HEADER)
@@ -217,12 +215,6 @@ class Ownership:
 def _kept(scope: Scope) -> Scope:
     """Return a scope without what is large in it: there may be thousands of sessions."""
     return {name: scope[name] for name in _KEPT if name in scope}
-
-
-def handshake_era(request: Request) -> bool:
-    """Tell the era as the SDK does: by the header alone."""
-    version = request.headers.get(b"mcp-protocol-version")
-    return version is None or version in _HANDSHAKE_VERSIONS
 
 
 def _claim_id(session: _Session, request: Request) -> str | None:
