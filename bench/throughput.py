@@ -15,15 +15,15 @@ from bench import contenders
 from bench.contenders import CEILING, FASTMCP, GENERATED, OTHERS, QUICKSTART, TUNED, Serving
 from bench.figures import FULL, Chart, Effort, Figure, Goal, Measurement, Series, Tell
 from bench.machine import processor_seconds
-from bench.wrk import Found, Wire, load, opened, tried
-from tests.live.curl import ERAS, JSON, Conversation, Era
+from bench.wrk import TOLD_TOOL, Found, Wire, load, opened, tried
+from tests.live.curl import ERAS, Conversation, Era
 
 _QUICK_CONNECTIONS: Final = 16
 _CONNECTIONS: Final = (1, _QUICK_CONNECTIONS, 128)
 _QUICKSTART_GOAL, _FASTMCP_GOAL = Goal("at least", 1), Goal("at least", 2)
 _CLIENT_GOAL: Final = Goal("at most", 0.9)
 """Of a core: a client that uses more of it may be what is slow."""
-_JSON_NAME: Final = f"{GENERATED}, JSON only"
+_TOLD_NAME: Final = f"{GENERATED}, tool that may notify"
 _PHASE_SHARE: Final = 10
 """Of an effort's phase, rounded to the seconds that wrk counts in; there are many of them."""
 
@@ -72,17 +72,17 @@ def lane(serving: Serving, era: Era, connections: int) -> Lane:
     return Lane(serving.name, era, serving.pid, asyncio.run(opened(talks)))
 
 
-def json_lane(other: Lane) -> Lane:
-    """Return a lane of clients that take JSON alone, in the same sessions: further ones would weigh on that server."""
-    return Lane(_JSON_NAME, other.era, other.pid, asyncio.run(tried(other.wire.conversations, JSON)))
+def told_lane(other: Lane) -> Lane:
+    """Return a lane that calls a tool which needs a stream, in the same sessions: more of them would weigh."""
+    return Lane(_TOLD_NAME, other.era, other.pid, asyncio.run(tried(other.wire.conversations, TOLD_TOOL)))
 
 
 def _lanes(servings: Sequence[Serving], connections: int) -> list[Lane]:
-    """Return what takes turns: the generated server as clients of the quickstart see it, and with JSON alone."""
+    """Return what takes turns: all contenders, and the generated server's tool that needs a stream."""
     found = []
     for era in ERAS:
         ours, *others = [lane(serving, era, connections) for serving in servings]
-        found += [ours, json_lane(ours), *others]
+        found += [ours, told_lane(ours), *others]
     return found
 
 
@@ -150,7 +150,8 @@ def _ratios(lanes: Mapping[str, Lane], place: str, connections: int) -> Iterator
     pairs: tuple[tuple[str, str, Goal | None], ...] = (
         (GENERATED, QUICKSTART.name, _QUICKSTART_GOAL),
         (GENERATED, FASTMCP.name, _FASTMCP_GOAL),
-        (_JSON_NAME, TUNED.name, None),
+        (GENERATED, TUNED.name, None),
+        (_TOLD_NAME, QUICKSTART.name, None),
     )
     for mine, theirs, goal in pairs:
         if mine in lanes and theirs in lanes:
@@ -213,7 +214,9 @@ MEASUREMENT: Final = Measurement(
     "plain route?",
     "All serve the same async tool, one worker each, in an environment of its own, with its log in a file; the "
     "generated one runs in production mode with keys, limits (wide, yet counted), log, metrics, ids and timeouts. The "
-    "tuned SDK has json_response, uvloop, httptools and no access log; the plain route likewise. Contenders take turns "
+    "tuned SDK has json_response, uvloop, httptools and no access log; the plain route likewise. Every client takes "
+    "both forms. The generated server answers as JSON what has nothing else to tell; its second tool, which has the SDK's "
+    "context and so may notify, needs the stream that the quickstart makes for every call. Contenders take turns "
     "phase by phase after a warm-up; servers run on one core and wrk on another where there are two. In all phases "
     "each server holds as many sessions of the handshake era as the largest number of connections. wrk checks status, "
     "id, form and content of each answer, and a single wrong one ends the run; its p99 counts calls that could not be "

@@ -20,6 +20,8 @@ from bench.running import cores, pinned
 from tests.live.curl import BOTH, EVENTS, HANDSHAKE, JSON, Answer, Conversation
 
 TOOL: Final = "echo"
+TOLD_TOOL: Final = "echo_told"
+"""The same with the SDK's context, in the generated server alone."""
 _TEXT: Final = "milk and honey"
 _ARGUMENTS: Final = {"query": _TEXT, "limit": 10}
 _SCRIPT: Final = Path(__file__).with_name("wrk.lua")
@@ -57,12 +59,12 @@ class Wire:
 
     Args:
         conversations: In turn, in sessions if the era and the server have them.
-        accept: What the client says it takes.
+        tool: What is called.
         json: Whether answers are JSON; otherwise event streams.
     """
 
     conversations: Sequence[Conversation]
-    accept: str
+    tool: str
     json: bool
 
     @property
@@ -77,22 +79,22 @@ def _served(answer: Answer, what: str) -> Answer:
     return answer
 
 
-async def opened(conversations: Sequence[Conversation], accept: str = BOTH) -> Wire:
+async def opened(conversations: Sequence[Conversation]) -> Wire:
     """Begin the conversations as their era does, and try one call."""
     if conversations[0].era is HANDSHAKE:
         connections = Connections(conversations[0].url)
         conversations = [await _begun(connections, conversation) for conversation in conversations]
-    return await tried(conversations, accept)
+    return await tried(conversations)
 
 
-async def tried(conversations: Sequence[Conversation], accept: str) -> Wire:
+async def tried(conversations: Sequence[Conversation], tool: str = TOOL) -> Wire:
     """Try one call in conversations that have begun: it tells the form of the answers."""
-    call = {"name": TOOL, "arguments": _ARGUMENTS}
+    call = {"name": tool, "arguments": _ARGUMENTS}
     connections = Connections(conversations[0].url)
-    answer, _ = await connections.post(*conversations[0].message("tools/call", call, accept=accept))
+    answer, _ = await connections.post(*conversations[0].message("tools/call", call, accept=BOTH))
     if _TEXT not in _served(answer, "a call").body or answer.type not in (JSON, EVENTS):
         raise Invalid(f"a call is answered {answer.type}: {answer.body}")
-    return Wire(conversations, accept, answer.type == JSON)
+    return Wire(conversations, tool, answer.type == JSON)
 
 
 async def _begun(connections: Connections, conversation: Conversation) -> Conversation:
@@ -112,8 +114,8 @@ def _prepared(wire: Wire, connections: int) -> str:
     """Return the requests of as many conversations as there are connections, each cut where its id belongs."""
     parts = []
     for conversation in wire.conversations[:connections]:
-        call = {"name": TOOL, "arguments": _ARGUMENTS}
-        headers, body = conversation.message("tools/call", call, accept=wire.accept, id=_ID)
+        call = {"name": wire.tool, "arguments": _ARGUMENTS}
+        headers, body = conversation.message("tools/call", call, accept=BOTH, id=_ID)
         address = urlsplit(conversation.url)
         given = {"Host": address.netloc, **headers, "Content-Length": str(len(body))}
         lines = [f"POST {address.path} HTTP/1.1", *(f"{name}: {value}" for name, value in given.items())]

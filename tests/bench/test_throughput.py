@@ -17,9 +17,9 @@ from bench.contenders import CEILING, FASTMCP, GENERATED, QUICKSTART, Serving
 from bench.figures import Chart, Figure, Goal, Invalid, Measurement, Series
 from bench.plots import drawn
 from bench.report import Report
-from bench.throughput import Lane, charts, figures, json_lane, lane
-from bench.wrk import Found, Wire, load, opened, read
-from tests.live.curl import BOTH, ERAS, HANDSHAKE, STATELESS, Conversation, Era
+from bench.throughput import Lane, charts, figures, lane, told_lane
+from bench.wrk import TOOL, Found, Wire, load, opened, read
+from tests.live.curl import ERAS, HANDSHAKE, STATELESS, Conversation, Era
 from tests.live.project import folder, make_real
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -65,11 +65,12 @@ def test_generated_server_is_called_with_keys_in_both_eras_and_forms(tmp_path: P
     with contenders.generated(made, tmp_path) as serving:
         with pytest.raises(Invalid, match="401"):
             asyncio.run(opened([Conversation(serving.url, STATELESS)]))
-        lanes = [lane(serving, HANDSHAKE, 2), json_lane(lane(serving, STATELESS, 2))]
+        lanes = [lane(serving, HANDSHAKE, 2), lane(serving, STATELESS, 2)]
+        lanes.append(told_lane(lanes[0]))
         for taken in lanes:
             taken.run(2, 1, tmp_path)
 
-    assert [taken.title for taken in lanes] == ["generated (SSE)", "generated, JSON only (JSON)"]
+    assert [taken.title for taken in lanes] == ["generated (JSON)"] * 2 + ["generated, tool that may notify (SSE)"]
     log = (tmp_path / "generated.log").read_text(encoding="utf-8")
     served = sum(found.calls for taken in lanes for found in taken.found[2])
     assert log.count('"tool_called"') >= served, "each call has its line"
@@ -84,7 +85,7 @@ def test_others_serve_the_same_tool(contender: contenders.Contender, tmp_path: P
 
 
 def _lane(name: str, era: Era, *rates: float) -> Lane:
-    wire = Wire([], BOTH, json=True)
+    wire = Wire([], TOOL, json=True)
     found = {count: [Found(rate, 1, 2, 0.1, 100) for rate in rates] for count in (1, 16)}
     return Lane(name, era, 1, wire, found, {count: [50.0 for _ in rates] for count in (1, 16)})
 

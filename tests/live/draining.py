@@ -37,8 +37,8 @@ from tests.live.project import Line, Project, ServerProcess
 WAYS: Final = ("direct", *CONFIGS)
 KINDS: Final[list[tuple[Era, str]]] = [(era, accept) for era in ERAS for accept in (JSON, EVENTS, BOTH)]
 """Every kind of client, by era and `Accept`."""
-SHAPES: Final[dict[tuple[Era, str], str]] = {("handshake", BOTH): EVENTS, ("stateless", BOTH): JSON}
-"""What a client gets that takes both, for an answer without notifications."""
+SHAPES: Final[dict[tuple[Era, str], str]] = {(era, BOTH): EVENTS for era in ERAS}
+"""What a client gets that takes both, from a tool that reports progress."""
 SHORT: Final = 1.0
 """Seconds of a drain that its deadline ends."""
 STOPPING: Final = {"MCP_DRAIN_TIMEOUT": f"{SHORT:g}"}
@@ -133,11 +133,17 @@ class Site:
             assert time.monotonic() < end, shown
             await asyncio.sleep(0.01)
 
-    async def hold(self, held: Gate, tool: str = "hold", **more: float) -> list[asyncio.Task[Response]]:
-        """Let each kind of client make a call, and return when all of them run."""
+    async def hold(self, held: Gate) -> list[asyncio.Task[Response]]:
+        """Let each kind of client make a call, that of both types a call that reports progress; return when all run."""
         visitors = [(await self.visitor(era), accept) for era, accept in KINDS]
-        arguments = {"port": held.port, **more}
-        calls = [asyncio.create_task(visitor.call(tool, arguments, accept=accept)) for visitor, accept in visitors]
+        calls = [
+            asyncio.create_task(
+                visitor.call(
+                    "announce_and_hold" if accept == BOTH else "hold", {"port": held.port}, accept=accept, token="token"
+                )
+            )
+            for visitor, accept in visitors
+        ]
         await held.holds(len(calls))
         return calls
 

@@ -238,8 +238,7 @@ def _attended(request: Request, call: anyio.CancelScope, receive: Receive, answe
             with anyio.move_on_after(_PING):
                 while (await receive())["type"] != "http.disconnect":
                     pass
-                if not request.handshake_era:  # there a call goes on (2025-11-25, transports, disconnection)
-                    call.cancel()
+                call.cancel()  # in a session that ends the wait alone (2025-11-25, transports, disconnection)
                 return
             await answer.ping()
 
