@@ -126,15 +126,15 @@ async def test_T1_a_session_streams_everything_once_its_server_has_a_middleware_
     server = chassis_server(story)
 
     async def notifying(ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> HandlerResult:
-        await ctx.session.send_log_message("info", "called", related_request_id=ctx.request_id)
+        await ctx.session.report_progress(1)
         return await call_next(ctx)
 
     server.middleware.append(notifying)
 
     async with talking(server, "handshake") as client:
-        answer = await client.call("add", {"a": 1, "b": 2})
+        answer = await client.call("add", {"a": 1, "b": 2}, token="token")
 
-    assert [event.get("method") for event in answer.events()] == ["notifications/message", None]
+    assert [event.get("method") for event in answer.events()] == ["notifications/progress", None]
 
 
 @pytest.mark.parametrize("era", ERAS)

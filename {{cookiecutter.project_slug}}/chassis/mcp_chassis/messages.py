@@ -69,7 +69,10 @@ class Messages:
         started = time.perf_counter()
         try:
             with span(method, request.trace_parent, request_id=request.id):
-                result = await call_next(replace(ctx, session=_Session(ctx.session, request)))
+                # What can tell nothing but its answer needs no session that counts.
+                result = await call_next(
+                    ctx if request.answer_only else replace(ctx, session=_Session(ctx.session, request))
+                )
             request.initialized = ctx.method == "initialize"
             return result
         except MCPError as error:

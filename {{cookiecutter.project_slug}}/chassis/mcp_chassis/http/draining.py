@@ -6,6 +6,7 @@ new.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Coroutine
 from typing import Final
@@ -112,7 +113,7 @@ class Draining:
         self._app = app
         self._end_subscriptions = end_subscriptions
         self._streams: dict[anyio.CancelScope, float] = {}
-        self._waiting: set[anyio.CancelScope] = set()
+        self._waiting: set[asyncio.Timeout] = set()
         self._begun = False
 
     @property
@@ -135,7 +136,7 @@ class Draining:
     def interrupt(self) -> int:
         """End every request that does not end by itself now, such as one that is forwarded; return how many."""
         for waiting in self._waiting:
-            waiting.deadline = anyio.current_time() + _OWN_WORDS
+            waiting.reschedule(asyncio.get_running_loop().time() + _OWN_WORDS)
         return len(self._waiting)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -156,14 +157,17 @@ class Draining:
     async def _wait(self, message: Message | None, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request wait for its answer, which is ours if the process ends before."""
         way = _Way(send)
-        waiting = anyio.CancelScope()
+        waiting = asyncio.timeout(None)
         self._waiting.add(waiting)
         try:
-            with waiting:
+            async with waiting:
                 await self._app(scope, receive, way)
-            if waiting.cancelled_caught and not way.begun:
-                raise Refused(503, "interrupted", _INTERRUPTED)
-            if waiting.cancelled_caught and way.events and not way.ended and message is not None:
+        except TimeoutError:
+            if not waiting.expired():
+                raise
+            if not way.begun:
+                raise Refused(503, "interrupted", _INTERRUPTED) from None
+            if way.events and not way.ended and message is not None:
                 error = {"code": REFUSED, "message": _INTERRUPTED, "data": {"reason": "interrupted"}}
                 await way.end(b"\r\n\r\n" + event_of(to_json({"jsonrpc": "2.0", "id": message.id, "error": error})))
         finally:

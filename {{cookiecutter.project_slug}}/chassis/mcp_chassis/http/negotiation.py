@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
 from functools import partial
 from typing import Any, Final
 
@@ -22,7 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mcp_chassis import request as requests
 from mcp_chassis.http import event_of, send_json
-from mcp_chassis.request import EVENTS_TYPE, JSON_TYPE, Request, wish
+from mcp_chassis.request import EVENTS_TYPE, JSON_TYPE, wish
 from mcp_chassis.request import Message as Body
 from mcp_chassis.telemetry import open_call
 
@@ -70,8 +70,7 @@ class AsEvents:
     async def __call__(self, message: Message) -> None:
         """Forward `message`, or hold it until the JSON answer is whole."""
         if message["type"] == "http.response.start":
-            kind = _content_type(message)
-            self._failed = message["status"] == _FAILED
+            kind, self._failed = _content_type(message), message["status"] == _FAILED
             if self._failed:
                 return
             if self._started or (self._wrap and message["status"] == 200 and kind == JSON_TYPE):
@@ -226,31 +225,35 @@ async def send_inside(app: ASGIApp, scope: Scope, body: bytes = b"") -> None:
     await app(scope, receive, drop)
 
 
-@contextmanager
-def _attended(request: Request, call: anyio.CancelScope, receive: Receive, answer: AsEvents | AsJson) -> Iterator[None]:
-    """Do for a call without a stream what the SDK does for one with: ping its client, and end it when that has left."""
-    if not request.answer_only:
-        yield
-        return
+class _Attended:
+    """What the SDK does for a call with a stream, for one without: ping its client, end it when that has left."""
 
-    async def attend() -> None:
+    def __init__(self, call: asyncio.Timeout, receive: Receive, answer: AsEvents | AsJson) -> None:
+        self._call, self._receive, self._answer = call, receive, answer
+        self._loop = asyncio.get_running_loop()
+        self._task: asyncio.Task[None] | None = None
+
+    def __enter__(self) -> None:
+        self._patience = self._loop.call_later(_PATIENCE, self._begin)
+
+    def __exit__(self, *_: object) -> None:
+        self._patience.cancel()
+        if self._task is not None:
+            self._task.cancel()
+
+    def _begin(self) -> None:
+        self._task = self._loop.create_task(self._attend())
+
+    async def _attend(self) -> None:
         while True:
             with anyio.move_on_after(_PING):
-                while (await receive())["type"] != "http.disconnect":
+                while (await self._receive())["type"] != "http.disconnect":
                     pass
-                call.cancel()  # in a session that ends the wait alone (2025-11-25, transports, disconnection)
+                self._call.reschedule(
+                    self._loop.time()
+                )  # in a session that ends the wait alone (2025-11-25, transports, disconnection)
                 return
-            await answer.ping()
-
-    tasks: list[asyncio.Task[None]] = []
-    loop = asyncio.get_running_loop()
-    patience = loop.call_later(_PATIENCE, lambda: tasks.append(loop.create_task(attend())))
-    try:
-        yield
-    finally:
-        patience.cancel()
-        for task in tasks:
-            task.cancel()
+            await self._answer.ping()
 
 
 class Negotiation:
@@ -272,10 +275,8 @@ class Negotiation:
             await self._app(scope, receive, send)
             return
         wanted = wish(b", ".join(value for name, value in scope["headers"] if name == b"accept"))
-        scope = {
-            **scope,
-            "headers": [*(pair for pair in scope["headers"] if pair[0] not in _DROPPED), _ACCEPT_BOTH],
-        }
+        headers = [*(pair for pair in scope["headers"] if pair[0] not in _DROPPED), _ACCEPT_BOTH]
+        scope = {**scope, "headers": headers}
         message = request.message
         if message is None or message.method in (None, _ENDLESS) or message.id is None:
             await self._app(scope, receive, send)
@@ -284,9 +285,15 @@ class Negotiation:
         answer = AsJson(send, decline=decline) if wanted == "json" else AsEvents(send, wrap=wanted == "events")
         request.answer_only = self._answer_only(message)
         with open_call(counted=message.tool is not None):
-            with anyio.move_on_after(self._deadline) as deadline, _attended(request, deadline, receive, answer):
-                await self._app(scope, receive, answer)
-            end = "was stopped: it took too long" if deadline.cancelled_caught else "ended without an answer"
+            end = "ended without an answer"
+            try:
+                async with asyncio.timeout(self._deadline) as deadline:
+                    with _Attended(deadline, receive, answer) if request.answer_only else nullcontext():
+                        await self._app(scope, receive, answer)
+            except TimeoutError:
+                if not deadline.expired():
+                    raise
+                end = "was stopped: it took too long"
             text = f"The call {end}; quote request {request.id} when you report it"
             error = {"code": INTERNAL_ERROR, "message": text, "data": {"requestId": request.id}}
             # Watched too: a client that does not read keeps it from ending.
