@@ -6,9 +6,11 @@ import json
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from itertools import count
 from pathlib import Path
@@ -16,8 +18,12 @@ from typing import Final
 
 from bench.figures import Effort, Figure, Goal, Measurement, Tell, figure, quantile
 from bench.load import Call, Orders
-from bench.served import Served, serving
+from bench.running import rendered
+from mcp_chassis.auth.keys import FileKeyring, create
+from mcp_chassis.settings import Settings
 from tests.live.curl import ERAS
+from tests.live.project import ServerProcess
+from tests.support.limits import UNLIMITED
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 _GOOD_CALLERS, _GOOD_RATE = 4, 10.0
@@ -32,6 +38,39 @@ _PATIENCE: Final = 30.0
 _ARGUMENTS: Final = {"query": "milk", "limit": 5}
 
 
+@dataclass(frozen=True)
+class _Served:
+    """A running server with authentication on."""
+
+    url: str
+    keyring: FileKeyring
+
+    def keys(self, *callers: str, scopes: Sequence[str]) -> list[str]:
+        """Return a new key for each of `callers`."""
+        found = []
+        with self.keyring.editing() as records:
+            for caller in callers:
+                key, record = create(caller, scopes=tuple(scopes))
+                records[record.id] = record
+                found.append(key)
+        return found
+
+
+@contextmanager
+def _serving(tell: Tell) -> Iterator[_Served]:
+    """Serve with keys and the default limits; everything is gone afterwards."""
+    with tempfile.TemporaryDirectory(prefix="mcp-chassis-bench-") as name:
+        project, folder = rendered(tell), Path(name)
+        keyring = FileKeyring(folder / "keys.json")
+        with keyring.editing():
+            pass
+        # Named, because a server of the tests has limits that no test reaches.
+        limits = {f"MCP_{field.upper()}": str(Settings.model_fields[field].default) for field in UNLIMITED}
+        given = {"MCP_AUTH": "keys", "MCP_API_KEYS_FILE": str(folder / "keys.json"), **limits}
+        with ServerProcess(project, given=given) as process:
+            yield _Served(process.url, keyring)
+
+
 @dataclass
 class _Phases:
     """What was seen in one era."""
@@ -44,7 +83,7 @@ class _Phases:
 class _Clients:
     """Starts clients and collects what they saw."""
 
-    def __init__(self, served: Served, seconds: float) -> None:
+    def __init__(self, served: _Served, seconds: float) -> None:
         self._served = served
         self._seconds = seconds
         self._seeds = count()
@@ -82,7 +121,7 @@ def _sent(orders: Orders) -> list[Call]:
 def take(effort: Effort, tell: Tell) -> Iterable[Figure]:
     """Measure quiet and noisy phases in turn, in both eras in turn, on one server."""
     found = {era.name: _Phases() for era in ERAS}
-    with serving(tell) as served:
+    with _serving(tell) as served:
         clients = _Clients(served, effort.phase)
         for number in range(effort.rounds):
             for era, phases in found.items():

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import tempfile
 import time
+import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
@@ -19,9 +20,9 @@ from types import TracebackType
 from typing import Final, Self
 
 from bench.figures import Invalid, Tell
-from bench.served import render
 from tests.live.fleet import Keys
 from tests.live.project import Project, environment
+from tests.render.support import copy_template, render_by_copier, succeed
 from tests.support.limits import VARIABLES
 from tests.support.ports import free_port
 
@@ -85,10 +86,20 @@ def _rendered() -> Project:
     """Return it; it is gone when the bench ends."""
     folder = Path(tempfile.mkdtemp(prefix="mcp-chassis-bench-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    project = render(folder)
+    project = _render(folder)
     for module in ADDITIONS.glob("*.py"):
         shutil.copy(module, project.source / "tools")
     return project
+
+
+def _render(folder: Path) -> Project:
+    """Render the working tree with the default answers and install it."""
+    # The settings of the person and the machine are not measured.
+    (folder / "copier.yml").write_text("{}\n", encoding="utf-8")
+    os.environ["COPIER_SETTINGS_PATH"] = str(folder / "copier.yml")
+    root = render_by_copier(copy_template(folder / "template"), folder / "project", ())
+    succeed("uv", "sync", "--quiet", "--no-dev", cwd=root)
+    return Project(root, str(tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]["name"]))
 
 
 @dataclass

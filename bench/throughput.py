@@ -104,7 +104,7 @@ def take(effort: Effort, tell: Tell) -> Iterable[Figure]:
     seconds = max(1, round(effort.phase / _PHASE_SHARE))
     with tempfile.TemporaryDirectory(prefix="mcp-chassis-bench-") as name, ExitStack() as stack:
         folder = Path(name)
-        made = contenders.project(folder, tell)
+        made = contenders.project(tell)
         tell(f"installing {', '.join(other.name for other in OTHERS)}")
         pythons = contenders.install_all(OTHERS, folder, contenders.sdk_of(made))
         servings = [stack.enter_context(contenders.generated(made, folder))]

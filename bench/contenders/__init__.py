@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from bench.figures import Tell
-from bench.running import Running
-from bench.served import render
+from bench.running import Running, rendered
 from mcp_chassis.auth.keys import FileKeyring, create
 from tests.live.project import Project
 from tests.render.support import succeed
@@ -129,10 +128,9 @@ def serving(contender: Contender, python: Path, folder: Path) -> Iterator[Servin
         yield Serving(contender.name, server.url, server.process.pid, [{}], _as_told(found), len(found))
 
 
-def project(folder: Path, tell: Tell) -> Project:
-    """Render and install a generated server that has the tool of all contenders."""
-    tell("rendering and installing a server")
-    made = render(folder)
+def project(tell: Tell) -> Project:
+    """Return the generated server, with the tool of all contenders."""
+    made = rendered(tell)
     shutil.copy(_HERE / "generated" / "tools" / "echo.py", made.source / "tools")
     return made
 
