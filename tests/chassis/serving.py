@@ -7,6 +7,7 @@ import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
+from unittest import mock
 
 import uvicorn
 from mcp.server.mcpserver import MCPServer
@@ -78,7 +79,8 @@ async def chassis(
     """Serve `server` on the chassis, with its own connections; yield the port."""
     given = given or settings()
     server.prepare(given)
-    app = wrap(build_app(server, given, authenticate=authenticate))
+    with mock.patch("mcp_chassis.app.authentication_of", return_value=authenticate):
+        app = wrap(build_app(server, given))
     async with listening(
         app,
         http=bounded_connection(given),

@@ -27,7 +27,7 @@ BROKEN = [
     "mcp_chassis.messages.to_json",
     "mcp_chassis.messages.span",
     "mcp_chassis.calls.span",
-    "mcp_chassis.downstream.recorded",
+    "mcp_chassis.downstream.record",
     "mcp_chassis.downstream.trace_headers",
     "mcp_chassis.downstream.DOWNSTREAM_DURATION",
     "mcp_chassis.downstream._hashed",

@@ -16,15 +16,7 @@ from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mcp_chassis import request as requests
-from mcp_chassis.auth import (
-    Authenticate,
-    Identity,
-    admit_everyone,
-    authentication_of,
-    challenge_of,
-    issuer_client,
-    resource_url,
-)
+from mcp_chassis.auth import Authenticate, Identity, authentication_of, challenge_of, issuer_client, resource_url
 from mcp_chassis.auth.assertions import Assertions
 from mcp_chassis.health import Check, Health
 from mcp_chassis.http import LOOPBACK_ORIGIN, Authorization, Challenge, Names, metadata_route
@@ -81,7 +73,6 @@ def build_app(
     server: Server,
     settings: Settings,
     *,
-    authenticate: Authenticate | None = None,
     beside: Sequence[AbstractAsyncContextManager[object]] = (),
     on_failure: Callable[[], None] = lambda: None,
 ) -> Application:
@@ -90,7 +81,6 @@ def build_app(
     Args:
         server: The server, after `prepare`.
         settings: The same settings.
-        authenticate: Returns the caller of each request; by default what `MCP_AUTH` says.
         beside: What else is to be open for as long as the application runs.
         on_failure: Called when what serves the sessions has died: such a process must not go on looking alive.
 
@@ -100,11 +90,10 @@ def build_app(
     store = open_store(settings.state_url.get_secret_value(), server=server.name, longest=settings.state_timeout)
     client = issuer_client()
     challenge = challenge_of(settings, server.name)
-    if authenticate is None and "none" not in settings.auth:
-        authenticate = authentication_of(settings, challenge=challenge, store=store, client=client)
+    authenticate = authentication_of(settings, challenge=challenge, store=store, client=client)
     manager = _session_manager(server, settings)
     names = Names.of(settings)
-    way = _layers(server, settings, manager, names, challenge, store, authenticate or admit_everyone)
+    way = _layers(server, settings, manager, names, challenge, store, authenticate)
     health = Health(server.version, [*_checks(settings, store), *server.checks])
     LONGEST_CALL.set(settings.tool_timeout)
     BUILD.labels(server.version).set(1)
@@ -153,8 +142,7 @@ def _layers(
         StreamableHTTPASGIApp(manager), answer_only=server.answer_only, longest_call=settings.tool_timeout
     )
     sessions = Places(settings.max_sessions, settings.max_sessions_per_caller)
-    assertions = _assertions(server, settings)
-    forwarding = _forwarding(settings, store, assertions)
+    assertions, forwarding = _replicas(server, settings, store)
     ownership = Ownership(
         negotiation, places=sessions, idle_timeout=settings.session_idle_timeout, forwarding=forwarding
     )
@@ -172,17 +160,13 @@ def _layers(
     return _Way(boundary, draining, ownership, forwarding)
 
 
-def _assertions(server: Server, settings: Settings) -> Assertions | None:
+def _replicas(server: Server, settings: Settings, store: Store) -> tuple[Assertions, Forwarding] | tuple[None, None]:
+    """Return how other replicas are believed, and the way to their sessions, where there are any."""
     if settings.peer_url is None or settings.peer_secret is None:
-        return None
-    return Assertions(settings.peer_secret.get_secret_value().split(), server=server.name, url=settings.peer_url)
-
-
-def _forwarding(settings: Settings, store: Store, assertions: Assertions | None) -> Forwarding | None:
-    """Return the way to the sessions of other replicas, where there are any."""
-    if settings.peer_url is None or assertions is None:
-        return None
-    return Forwarding(
+        return None, None
+    secrets = settings.peer_secret.get_secret_value().split()
+    assertions = Assertions(secrets, server=server.name, url=settings.peer_url)
+    forwarding = Forwarding(
         store,
         assertions,
         url=settings.peer_url,
@@ -190,6 +174,7 @@ def _forwarding(settings: Settings, store: Store, assertions: Assertions | None)
         certificate_authority=settings.peer_ca_file,
         longest_call=settings.tool_timeout,
     )
+    return assertions, forwarding
 
 
 def _admission(app: ASGIApp, server: Server, settings: Settings, challenge: Challenge, store: Store) -> Admission:

@@ -20,6 +20,7 @@ from contextlib import asynccontextmanager
 from functools import cached_property
 from typing import Any, Final
 
+from alembic import command
 from sqlalchemy import event, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as NoConnection
@@ -31,7 +32,7 @@ from mcp_chassis import request as requests
 from mcp_chassis.downstream import record
 from mcp_chassis.environment import load
 from mcp_chassis.errors import NotNow, ToolFailure, declared_type
-from mcp_chassis.migrations import FOLDER, configuration, upgrade
+from mcp_chassis.migrations import FOLDER, configuration
 from mcp_chassis.settings import Settings
 from mcp_chassis.telemetry import POOL_ACQUIRE, POOL_EXHAUSTED, POOL_IN_USE, POOL_PENDING, past_span, span
 
@@ -163,7 +164,7 @@ class Database:
         """Bring a development's SQLite file to the newest migration; PostgreSQL is migrated by `ops db upgrade`."""
         url = self.settings.database_url_in_use
         if url.startswith("sqlite") and FOLDER.is_dir():
-            upgrade(configuration(url))
+            command.upgrade(configuration(url), "head")
 
     async def ask(self) -> None:
         """Prove that it answers, and that its row security holds for us; for the health check.

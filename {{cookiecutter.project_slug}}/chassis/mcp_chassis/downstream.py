@@ -13,9 +13,6 @@ import hashlib
 import re
 import time
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final, Literal
 
@@ -118,40 +115,16 @@ class Breaker:
         BREAKER_STATE.labels(self._service).set(_NUMBERS[self.state])
 
 
-@dataclass(slots=True)
-class Outcome:
-    """How a call ended, for whoever makes it to say.
-
-    Args:
-        status: A word or number of ours, never a text of the other side.
-        failed: Whether it counts as an error of the service.
-    """
-
-    status: str = "ok"
-    failed: bool = False
-
-
-@contextmanager
-def recorded(service: str, operation: str) -> Iterator[Outcome]:
-    """Record one call; an exception is its failure.
+def record(service: str, operation: str, seconds: float, status: str, *, failed: bool) -> str:
+    """Write down a call that is over, and return the hash of its operation.
 
     Args:
         service: Declared name of the dependency: a label.
-        operation: What is done there, hashed before it is written anywhere.
+        operation: What was done there, hashed before it is written anywhere.
+        seconds: How long it took.
+        status: A word or number of ours, never a text of the other side.
+        failed: Whether it counts as an error of the service.
     """
-    outcome, started = Outcome(), time.perf_counter()
-    try:
-        with span("downstream", service=service, operation_hash=_hashed(operation)):
-            yield outcome
-    except BaseException as error:
-        outcome.status, outcome.failed = declared_type(error).__name__, isinstance(error, Exception)
-        raise
-    finally:
-        record(service, operation, time.perf_counter() - started, outcome.status, failed=outcome.failed)
-
-
-def record(service: str, operation: str, seconds: float, status: str, *, failed: bool) -> str:
-    """Write down a call that is over and return its hash; the parameters are those of `recorded` and `Outcome`."""
     DOWNSTREAM_DURATION.labels(service).observe(seconds)
     # By 0 where it succeeded: without a series nobody can see that there are no errors.
     DOWNSTREAM_ERRORS.labels(service).inc(int(failed))
@@ -228,21 +201,24 @@ class _Transport(httpx2.AsyncBaseTransport):
         return response
 
     async def _once(self, request: httpx2.Request) -> httpx2.Response:
-        period = self._breaker.enter()
-        with recorded(self._service, f"{request.method} {request.url.path}") as outcome:
-            try:
+        operation = f"{request.method} {request.url.path}"
+        period, started = self._breaker.enter(), time.perf_counter()
+        try:
+            with span("downstream", service=self._service, operation_hash=_hashed(operation)):
                 request.headers.update(trace_headers())
                 response = await self._inner.handle_async_request(request)
-            except Exception:
+        except BaseException as error:
+            failed, status = isinstance(error, Exception), declared_type(error).__name__
+            if failed:
                 self._breaker.leave(period, failed=True)
-                raise
-            except BaseException:
+            else:
                 self._breaker.abandon(period)
-                raise
-            outcome.status = str(response.status_code)
-            outcome.failed = response.status_code >= httpx2.codes.INTERNAL_SERVER_ERROR
-            self._breaker.leave(period, failed=outcome.failed)
-            return response
+            record(self._service, operation, time.perf_counter() - started, status, failed=failed)
+            raise
+        failed, status = response.status_code >= httpx2.codes.INTERNAL_SERVER_ERROR, str(response.status_code)
+        self._breaker.leave(period, failed=failed)
+        record(self._service, operation, time.perf_counter() - started, status, failed=failed)
+        return response
 
     async def aclose(self) -> None:
         await self._inner.aclose()

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
-from typing import Any, ClassVar, Self, TypeVar
+from typing import Any, ClassVar, Self, TypeVar, cast
 
 from dotenv import dotenv_values
 from dotenv.parser import parse_stream
@@ -102,12 +102,10 @@ class EnvironmentSettings(BaseSettings):
         cls,
         settings_cls: type[BaseSettings],
         init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
+        *_: PydanticBaseSettingsSource,
+        **__: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Prefer arguments, then what was given."""
-        del env_settings, dotenv_settings, file_secret_settings
         return init_settings, _Given(settings_cls)
 
     @classmethod
@@ -142,7 +140,7 @@ def given_variables() -> dict[str, str]:
     return {name: value for name, value in dotenv_values(stream=StringIO(text)).items() if value is not None} | process
 
 
-def load(main: type[_Settings], *others: type[EnvironmentSettings]) -> tuple[_Settings, list[EnvironmentSettings]]:
+def load(main: type[_Settings], *others: type[ServerSettings]) -> tuple[_Settings, list[ServerSettings]]:
     """Build one object of each class from the environment.
 
     Raises:
@@ -160,7 +158,8 @@ def load(main: type[_Settings], *others: type[EnvironmentSettings]) -> tuple[_Se
 def _read(settings_class: type[_Settings], given: dict[str, str], problems: list[Problem]) -> _Settings | None:
     """Return the settings, or None and add to `problems`."""
     unreadable = _unreadable_files(settings_class, given)
-    problems += unreadable + settings_class.conflicts(given | _texts_of_files(settings_class, given))
+    texts = {_variable(settings_class.model_config, name): text for name, text in _Given(settings_class)().items()}
+    problems += unreadable + settings_class.conflicts(given | texts)
     try:
         return settings_class()
     except ValidationError as error:
@@ -222,13 +221,6 @@ def _unreadable_files(settings_class: type[EnvironmentSettings], given: dict[str
     return problems
 
 
-def _texts_of_files(settings_class: type[EnvironmentSettings], given: Mapping[str, str]) -> dict[str, str]:
-    """Return the secrets that were given as readable files, under the names of their variables."""
-    names = [variable.name for variable in settings_class.variables() if variable.secret]
-    files = {name: _text(Path(given[f"{name}_FILE"])) for name in names if f"{name}_FILE" in given}
-    return {name: text for name, text in files.items() if text is not None}
-
-
 def _text(path: Path, trim: Callable[[str], str] = str.strip) -> str | None:
     try:
         # Some editors put a mark before the text; it would become part of the first name or of a secret.
@@ -287,13 +279,9 @@ class ServerSettings(EnvironmentSettings):
         """
         if cls not in ServerSettings._loaded:
             ServerSettings.use(load(cls)[0])
-        found = ServerSettings._loaded[cls]
-        if not isinstance(found, cls):
-            raise TypeError(f"{cls.__name__} was replaced by {type(found).__name__}")
-        return found
+        return cast(Self, ServerSettings._loaded[cls])
 
     @staticmethod
-    def use(settings: EnvironmentSettings) -> None:
+    def use(settings: ServerSettings) -> None:
         """Make `settings` what `current()` of its class returns; tests use it too."""
-        if isinstance(settings, ServerSettings):
-            ServerSettings._loaded[type(settings)] = settings
+        ServerSettings._loaded[type(settings)] = settings

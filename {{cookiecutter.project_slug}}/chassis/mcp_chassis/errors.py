@@ -28,6 +28,12 @@ _TYPE_WORDS = {
     SecretStr: "text",
     Path: "a path",
 }
+_BOUNDS: Final[dict[type, tuple[str, str]]] = {
+    Ge: ("from", "ge"),
+    Gt: ("above", "gt"),
+    Le: ("to", "le"),
+    Lt: ("below", "lt"),
+}
 REFUSED: Final = -32010
 """JSON-RPC code of our own refusals.
 
@@ -61,25 +67,9 @@ _OUR_WORDS: Final[dict[str, str]] = {
 _PYDANTIC_WORDS_WITHOUT_INPUT: Final = frozenset(
     {
         *("bool_type", "bool_parsing", "bytes_type", "bytes_too_long", "bytes_too_short"),
-        *(
-            "date_type",
-            "datetime_type",
-            "time_type",
-            "time_delta_type",
-            "decimal_type",
-            "uuid_type",
-            "url_type",
-        ),
+        *("date_type", "datetime_type", "time_type", "time_delta_type", "decimal_type", "uuid_type", "url_type"),
         *("dict_type", "list_type", "tuple_type", "set_type", "frozen_set_type", "too_long", "too_short"),
-        *(
-            "enum",
-            "literal_error",
-            "float_type",
-            "int_type",
-            "int_from_float",
-            "finite_number",
-            "multiple_of",
-        ),
+        *("enum", "literal_error", "float_type", "int_type", "int_from_float", "finite_number", "multiple_of"),
         *("greater_than", "greater_than_equal", "less_than", "less_than_equal"),
         *("string_type", "string_too_long", "string_too_short", "string_pattern_mismatch"),
         *("decimal_max_digits", "decimal_max_places", "decimal_whole_digits", "date_from_datetime_inexact"),
@@ -112,24 +102,12 @@ def type_words(field: FieldInfo) -> str:
     if plain is tuple:
         return "a list, separated by commas"
     known = _TYPE_WORDS.get(plain) or getattr(plain, "words", getattr(plain, "__name__", "text"))
-    return f"{known}{_range_words(field)}"
-
-
-def _range_words(field: FieldInfo) -> str:
-    words = []
+    words = [str(known)]
     for bound in field.metadata:
-        match bound:
-            case Ge(ge=limit):
-                words.append(f"from {limit}")
-            case Gt(gt=limit):
-                words.append(f"above {limit}")
-            case Le(le=limit):
-                words.append(f"to {limit}")
-            case Lt(lt=limit):
-                words.append(f"below {limit}")
-            case _:
-                continue
-    return f" {' '.join(words)}" if words else ""
+        if type(bound) in _BOUNDS:
+            word, name = _BOUNDS[type(bound)]
+            words.append(f"{word} {getattr(bound, name)}")
+    return " ".join(words)
 
 
 def default_words(field: FieldInfo) -> str | None:

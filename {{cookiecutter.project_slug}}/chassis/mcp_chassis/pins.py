@@ -181,13 +181,13 @@ def write_lock(pins: dict[str, Pin], path: Path = LOCK) -> None:
     replace(path, text.encode("utf-8"))
 
 
-def replace(path: Path, body: bytes) -> None:
-    """Write a file so that a reader sees the old one or the new one, whichever user it runs as."""
+def replace(path: Path, body: bytes, mode: int = 0o644) -> None:
+    """Write a file so that a reader sees the old one or the new one; by default, whichever user it runs as."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file:
-            os.fchmod(handle, 0o644)
+            os.fchmod(handle, mode)
             file.write(body)
             file.flush()
             os.fsync(file.fileno())

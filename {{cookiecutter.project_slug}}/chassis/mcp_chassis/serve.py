@@ -108,8 +108,7 @@ def open_listener(settings: Settings) -> socket.socket:
         listener.bind((settings.host, settings.port))
     except OSError as error:
         listener.close()
-        reason = os.strerror(error.errno) if error.errno is not None else str(error)
-        rule = f"cannot be opened on {settings.host} ({reason}): stop what holds it, or choose another port"
+        rule = f"cannot be opened on {settings.host} ({error.strerror}): stop what holds it, or choose another port"
         raise ConfigurationError([Problem("MCP_PORT", str(settings.port), rule)]) from None
     return listener
 

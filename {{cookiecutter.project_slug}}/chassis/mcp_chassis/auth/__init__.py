@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache, partial
 from typing import Final, Literal
@@ -19,7 +20,7 @@ from mcp_chassis import request as requests
 from mcp_chassis.auth import assertions, keys
 from mcp_chassis.auth.assertions import HEADER, Asserted, Assertions, forged
 from mcp_chassis.auth.keys import FileKeyring, Keyring, StoreKeyring, UnreadableKeyring
-from mcp_chassis.auth.tokens import InvalidToken, Issuer, IssuerUnavailable, TokenRules, Tokens
+from mcp_chassis.auth.tokens import InvalidToken, Issuer, IssuerUnavailable, Tokens
 from mcp_chassis.environment import ConfigurationError, Problem
 from mcp_chassis.http import METADATA_PATH, Challenge
 from mcp_chassis.request import EVERY_SCOPE, Caller
@@ -81,12 +82,14 @@ def challenge_of(settings: Settings, realm: str) -> Challenge:
 
 def authentication_of(
     settings: Settings, *, challenge: Challenge, store: Store, client: httpx2.AsyncClient
-) -> Authentication:
-    """Return the authentication that `MCP_AUTH` names; `none` is not one.
+) -> Authenticate:
+    """Return the authentication that `MCP_AUTH` names.
 
     Raises:
         ConfigurationError: If the keys file cannot be read.
     """
+    if "none" in settings.auth:
+        return admit_everyone
     return Authentication(
         challenge=challenge,
         keyring=_keyring(settings, store) if "keys" in settings.auth else None,
@@ -115,15 +118,7 @@ def _keyring(settings: Settings, store: Store) -> Keyring:
 def _tokens(settings: Settings, client: httpx2.AsyncClient) -> Tokens:
     url = settings.jwt_issuer or ""
     issuer = Issuer(url, keys_url=settings.jwt_keys_url, floor=settings.jwt_refresh_floor, client=client)
-    rules = TokenRules(
-        issuer=url,
-        audiences=settings.jwt_audiences or (resource_url(settings),),
-        algorithms=settings.jwt_algorithms,
-        leeway=settings.jwt_leeway,
-        not_before_required=settings.jwt_not_before == "required",
-        tenant_claim=settings.jwt_tenant_claim,
-    )
-    return Tokens(issuer, rules)
+    return Tokens(issuer, settings.jwt_audiences or (resource_url(settings),), settings)
 
 
 def _certificate(settings: Settings) -> Callable[[str], Caller]:
@@ -134,6 +129,7 @@ def _certificate(settings: Settings) -> Callable[[str], Caller]:
     )
 
 
+@dataclass(slots=True)
 class Authentication:
     """Judge the credential of each request.
 
@@ -146,19 +142,11 @@ class Authentication:
         certificate: How a verified subject becomes a caller, if the edge checks certificates.
     """
 
-    def __init__(
-        self,
-        *,
-        challenge: Challenge,
-        keyring: Keyring | None = None,
-        tokens: Tokens | None = None,
-        certificate: Callable[[str], Caller] | None = None,
-    ) -> None:
-        self._challenge = challenge
-        self._keyring = keyring
-        self._tokens = tokens
-        self._certificate = certificate
-        self._keys_trouble: str | None = None
+    challenge: Challenge
+    keyring: Keyring | None = None
+    tokens: Tokens | None = None
+    certificate: Callable[[str], Caller] | None = None
+    _keys_trouble: str | None = field(default=None, init=False)
 
     async def __call__(self, scope: Scope) -> tuple[Caller, Sequence[str]]:
         """Return the caller of a request, and the names under which the credential may have been revoked.
@@ -166,73 +154,71 @@ class Authentication:
         Raises `Refused`: 401 if nothing is proven, 503 if it cannot be judged.
         """
         bearer = self._single(scope, b"authorization")
-        subject = self._single(scope, _SUBJECT) if self._certificate is not None else None
+        subject = self._single(scope, _SUBJECT) if self.certificate is not None else None
         if bearer is not None:
             caller, credentials = await self._by_bearer(self._token(bearer))
-        elif subject is not None:
-            caller, credentials = self._by_certificate(subject)
+        elif self.certificate is not None and subject is not None:
+            caller, credentials = self._by_certificate(self.certificate, subject), ()
         else:
-            raise self._challenge.unauthenticated("no_credential")
+            raise self.challenge.unauthenticated("no_credential")
         return caller, [revocation_name(*credential) for credential in (*credentials, ("subject", caller.id))]
 
     def _single(self, scope: Scope, name: bytes) -> bytes | None:
         """Return the value of a header; two of it could be read as either."""
         values = [value for key, value in scope["headers"] if key == name]
         if len(values) > 1:
-            raise self._challenge.unauthenticated("duplicate_credential")
+            raise self.challenge.unauthenticated("duplicate_credential")
         return values[0] if values else None
 
     def _token(self, header: bytes) -> str:
         scheme, _, token = header.partition(b" ")
         if scheme.lower() != b"bearer":
-            raise self._challenge.unauthenticated("wrong_scheme")
+            raise self.challenge.unauthenticated("wrong_scheme")
         if len(token) > _LONGEST_TOKEN:
-            raise self._challenge.unauthenticated("oversized_credential")
+            raise self.challenge.unauthenticated("oversized_credential")
         if not _TOKEN.fullmatch(token):
-            raise self._challenge.unauthenticated("malformed_credential")
+            raise self.challenge.unauthenticated("malformed_credential")
         return token.decode("ascii")
 
     async def _by_bearer(self, token: str) -> tuple[Caller, Credentials]:
-        if self._keyring is not None and token.startswith(f"{keys.PREFIX}_"):
-            return await self._by_key(self._keyring, token)
-        if self._tokens is None:
-            raise self._challenge.unauthenticated("malformed_credential")
+        if self.keyring is not None and token.startswith(f"{keys.PREFIX}_"):
+            return await self._by_key(self.keyring, token)
+        if self.tokens is None:
+            raise self.challenge.unauthenticated("malformed_credential")
         try:
-            found = await self._tokens.check(token)
+            caller, token_id = await self.tokens.check(token)
         except InvalidToken as error:
-            raise self._challenge.unauthenticated(error.reason) from None
+            raise self.challenge.unauthenticated(str(error)) from None
         except IssuerUnavailable:
-            raise self._challenge.undecidable("issuer_unavailable") from None
-        return found.caller, [("token", found.id)] if found.id is not None else []
+            raise self.challenge.undecidable("issuer_unavailable") from None
+        return caller, [("token", token_id)] if token_id is not None else []
 
     async def _by_key(self, keyring: Keyring, token: str) -> tuple[Caller, Credentials]:
         try:
             key_id, secret = keys.split(token)
             record = await keyring.find(key_id)
         except keys.MalformedKey:
-            raise self._challenge.unauthenticated("malformed_key") from None
+            raise self.challenge.unauthenticated("malformed_key") from None
         except StoreDown:
-            raise self._challenge.undecidable("keys_unavailable") from None
+            raise self.challenge.undecidable("keys_unavailable") from None
         except UnreadableKeyring as error:
             if str(error) != self._keys_trouble:
                 log.error("keys_unreadable", reason=str(error))
             self._keys_trouble = str(error)
-            raise self._challenge.undecidable("keys_unavailable") from None
+            raise self.challenge.undecidable("keys_unavailable") from None
         self._keys_trouble = None
         if not keys.matches(secret, record) or record is None:
-            raise self._challenge.unauthenticated("unknown_key")
+            raise self.challenge.unauthenticated("unknown_key")
         caller = record.caller_at(datetime.now(UTC))
         if caller is None:
-            raise self._challenge.unauthenticated("expired")
+            raise self.challenge.unauthenticated("expired")
         return caller, [("key", key_id)]
 
-    def _by_certificate(self, subject: bytes) -> tuple[Caller, Credentials]:
+    def _by_certificate(self, certificate: Callable[[str], Caller], subject: bytes) -> Caller:
         try:
-            if self._certificate is None:
-                raise assertions.InvalidSubject
-            return self._certificate(subject.decode("utf-8")), []
+            return certificate(subject.decode("utf-8"))
         except (assertions.InvalidSubject, UnicodeDecodeError):
-            raise self._challenge.unauthenticated("malformed_subject") from None
+            raise self.challenge.unauthenticated("malformed_subject") from None
 
 
 class Identity:

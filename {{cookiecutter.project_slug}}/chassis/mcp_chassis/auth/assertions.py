@@ -6,7 +6,6 @@ with which body, for which replica. It travels one hop, and once.
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import re
 import secrets
@@ -19,6 +18,7 @@ import jwt
 from pydantic import BaseModel, ValidationError
 
 from mcp_chassis.http import Refused
+from mcp_chassis.pins import digest
 from mcp_chassis.request import Caller, Request, Way
 
 SUBJECT_HEADER: Final = "x-client-subject"
@@ -131,7 +131,7 @@ class Asserted:
 
     def check_body(self, body: bytes) -> None:
         """Raise `Refused` if `body` is not the one that was forwarded."""
-        if not hmac.compare_digest(_digest(body), self.digest):
+        if not hmac.compare_digest(digest(body), self.digest):
             raise forged()
 
 
@@ -162,7 +162,7 @@ class Assertions:
             revocations=list(request.revocations),
             method=method,
             session=session,
-            body=_digest(body),
+            body=digest(body),
             jti=secrets.token_hex(16),
             exp=now + _LIFETIME,
         )
@@ -211,10 +211,6 @@ class Assertions:
             return False
         self._used[claims.jti] = claims.exp
         return True
-
-
-def _digest(body: bytes) -> str:
-    return hashlib.sha256(body).hexdigest()
 
 
 def forged() -> Refused:

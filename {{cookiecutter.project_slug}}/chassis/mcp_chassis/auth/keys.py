@@ -9,21 +9,20 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import hmac
-import os
 import re
 import secrets
 import stat
-import tempfile
 import time
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Final, Literal, Protocol, TextIO
+from typing import Annotated, Final, Literal, TextIO
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
+from mcp_chassis.pins import replace
 from mcp_chassis.request import Caller
 from mcp_chassis.state.store import Store
 
@@ -39,6 +38,7 @@ _Scope = Annotated[str, Field(pattern=r"^[\x21\x23-\x5b\x5d-\x7e]{1,128}$")]
 """RFC 6749, 3.3."""
 _LONGEST_WAIT: Final = 10.0
 _PAUSE: Final = 0.05
+_OWNER_ALONE: Final = 0o600
 _PREFIX: Final = "key:"
 
 
@@ -128,13 +128,6 @@ def _checksum(body: str) -> str:
 _NO_RECORD: Final = create("nobody")[1].model_dump_json()
 
 
-class Keyring(Protocol):
-    """Look-up of key records by id."""
-
-    async def find(self, key_id: str) -> KeyRecord | None:
-        """Return the record of `key_id`. Raises `StoreDown` or `UnreadableKeyring` if that cannot be known."""
-
-
 class UnreadableKeyring(Exception):
     """What is kept is missing or not one of ours; the text says which, never what is in it."""
 
@@ -159,7 +152,7 @@ class FileKeyring:
         self._records: dict[str, KeyRecord] = {}
 
     async def find(self, key_id: str) -> KeyRecord | None:
-        """Return the record from the file as it is now."""
+        """Return the record from the file as it is now. Raises `UnreadableKeyring`."""
         return self.records().get(key_id)
 
     def exists(self) -> bool:
@@ -206,22 +199,10 @@ class FileKeyring:
             records = dict(self.records()) if self.exists() else {}
             yield records
             ordered = sorted(records.values(), key=lambda record: (record.created, record.id))
-            self._write(target, _Contents(keys=ordered))
-
-    def _write(self, target: Path, contents: _Contents) -> None:
-        descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-        try:
-            if target.exists():
-                # Who could read it before, such as a server of another user in the group, can afterwards.
-                os.fchmod(descriptor, stat.S_IMODE(target.stat().st_mode))
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                file.write(contents.model_dump_json(indent=2) + "\n")
-                file.flush()
-                os.fsync(file.fileno())
-            Path(name).replace(target)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
+            text = _Contents(keys=ordered).model_dump_json(indent=2) + "\n"
+            # Who could read it before, such as a server of another user in the group, can afterwards.
+            mode = stat.S_IMODE(target.stat().st_mode) if target.exists() else _OWNER_ALONE
+            replace(target, text.encode("utf-8"), mode)
 
 
 def _lock(file: TextIO, target: Path) -> None:
@@ -249,7 +230,7 @@ class StoreKeyring:
         self._store = store
 
     async def find(self, key_id: str) -> KeyRecord | None:
-        """Return the record from the store."""
+        """Return the record from the store. Raises `StoreDown` or `UnreadableKeyring`."""
         (text,) = await self._store.read([_PREFIX + key_id])
         # Parsed in both cases, so that an unknown id takes as long as a known one.
         record = self._record(key_id, _NO_RECORD if text is None else text)
@@ -276,3 +257,6 @@ class StoreKeyring:
     async def remove(self, key_id: str) -> None:
         """Forget the key."""
         await self._store.remove(_PREFIX + key_id)
+
+
+Keyring = FileKeyring | StoreKeyring

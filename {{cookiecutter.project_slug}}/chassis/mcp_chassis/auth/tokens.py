@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -18,6 +17,7 @@ from jwt.exceptions import PyJWTError
 from pydantic_core import from_json
 
 from mcp_chassis.request import EVERY_SCOPE, PROBE_SCOPE, Caller
+from mcp_chassis.settings import Settings
 from mcp_chassis.telemetry.logging import log
 
 VerifyingKey = PyJWK | AllowedPublicKeys
@@ -52,11 +52,7 @@ class IssuerUnavailable(Exception):
 
 
 class _Unusable(Exception):
-    """The issuer's answer holds no keys to trust; `reason` is a constant word for logs."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
+    """The issuer's answer holds no keys to trust; the text is a constant word for logs."""
 
 
 class Issuer:
@@ -70,7 +66,7 @@ class Issuer:
     """
 
     def __init__(self, url: str, *, keys_url: str | None, floor: float, client: httpx2.AsyncClient) -> None:
-        self._url = url
+        self.url = url
         self._keys_url = keys_url
         self._floor = floor
         self._client = client
@@ -94,7 +90,7 @@ class Issuer:
             if (key_id not in self._keys or self._stale()) and self._may_try():
                 await self._refresh()
         if self._fetched is None or (key_id not in self._keys and not self._answers):
-            raise IssuerUnavailable(self._url)
+            raise IssuerUnavailable(self.url)
         return self._keys.get(key_id)
 
     def _stale(self) -> bool:
@@ -116,7 +112,7 @@ class Issuer:
         except (ValueError, httpx2.InvalidURL):
             self._note("malformed")
         except _Unusable as error:
-            self._note(error.reason)
+            self._note(str(error))
         else:
             self._fetched = time.monotonic()
             self._note(None)
@@ -135,12 +131,12 @@ class Issuer:
 
     async def _discover(self) -> str:
         """Return the JWKS URL from the issuer's metadata (OpenID Connect Discovery 1.0, 4.3)."""
-        metadata = await self._get(f"{self._url.rstrip('/')}/.well-known/openid-configuration")
+        metadata = await self._get(f"{self.url.rstrip('/')}/.well-known/openid-configuration")
         found = metadata.get("jwks_uri")
-        if metadata.get("issuer") != self._url or not isinstance(found, str):
+        if metadata.get("issuer") != self.url or not isinstance(found, str):
             raise _Unusable("another_issuer")
         parts = urlsplit(found)
-        if parts.scheme != urlsplit(self._url).scheme or parts.port == 0:
+        if parts.scheme != urlsplit(self.url).scheme or parts.port == 0:
             # The keys must not be fetched less safely than the metadata.
             raise _Unusable("unsafe_keys_url")
         return found
@@ -182,53 +178,28 @@ def _usable_keys(answer: dict[str, object]) -> dict[str, VerifyingKey]:
 
 
 class InvalidToken(Exception):
-    """The token proves nothing; `reason` is a constant word for logs."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
-
-
-@dataclass(frozen=True, slots=True)
-class Token:
-    """What a valid token says."""
-
-    caller: Caller
-    id: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class TokenRules:
-    """What a token must fulfil.
-
-    Args:
-        issuer: Its `iss`.
-        audiences: One of them must be in `aud`.
-        algorithms: Signatures admitted, all asymmetric.
-        leeway: Seconds by which clocks may differ.
-        not_before_required: Whether `nbf` must be there; it is checked whenever it is.
-        tenant_claim: The claim that names the tenant; it must be there. None puts everybody into one tenant.
-    """
-
-    issuer: str
-    audiences: Sequence[str]
-    algorithms: Sequence[str]
-    leeway: float
-    not_before_required: bool
-    tenant_claim: str | None
+    """The token proves nothing; the text is a constant word for logs."""
 
 
 class Tokens:
-    """Check tokens of one issuer."""
+    """Check tokens of one issuer.
 
-    def __init__(self, issuer: Issuer, rules: TokenRules) -> None:
+    Args:
+        issuer: Who must have signed them.
+        audiences: One of them must be in `aud`.
+        settings: Hold the other rules: `jwt_algorithms`, `jwt_leeway`, `jwt_not_before`, `jwt_tenant_claim`.
+    """
+
+    def __init__(self, issuer: Issuer, audiences: Sequence[str], settings: Settings) -> None:
         self._issuer = issuer
-        self._rules = rules
+        self._audiences = audiences
+        self._settings = settings
         required = ["iss", "aud", "exp", "sub"]
-        self._required = [*required, "nbf"] if rules.not_before_required else required
+        # Checked whenever it is there, also where it may be missing.
+        self._required = [*required, "nbf"] if settings.jwt_not_before == "required" else required
 
-    async def check(self, text: str) -> Token:
-        """Return what `text` says.
+    async def check(self, text: str) -> tuple[Caller, str | None]:
+        """Return whom `text` speaks for, and its `jti`.
 
         Raises:
             InvalidToken: If it proves nothing.
@@ -241,15 +212,15 @@ class Tokens:
             claims = jwt.decode(
                 text,
                 key,
-                algorithms=list(self._rules.algorithms),
-                audience=list(self._rules.audiences),
-                issuer=self._rules.issuer,
-                leeway=self._rules.leeway,
+                algorithms=list(self._settings.jwt_algorithms),
+                audience=list(self._audiences),
+                issuer=self._issuer.url,
+                leeway=self._settings.jwt_leeway,
                 options={"require": self._required},
             )
         except (PyJWTError, TypeError, ValueError, OverflowError, RecursionError) as error:
             raise InvalidToken(_REASONS.get(type(error).__name__, "invalid_token")) from None
-        return Token(self._caller(claims), _text(claims.get("jti")))
+        return self._caller(claims), _text(claims.get("jti"))
 
     def _key_id(self, text: str) -> str:
         """Return the `kid` of the token's header, after the header alone has been judged."""
@@ -259,7 +230,7 @@ class Tokens:
             raise InvalidToken("malformed_token") from None
         if str(header.get("typ", "JWT")).lower() not in _TYPES:
             raise InvalidToken("wrong_type")
-        if header.get("alg") not in self._rules.algorithms:
+        if header.get("alg") not in self._settings.jwt_algorithms:
             raise InvalidToken("algorithm_not_allowed")
         key_id = header.get("kid")
         if not isinstance(key_id, str) or not 0 < len(key_id) <= _LONGEST_KEY_ID:
@@ -268,7 +239,8 @@ class Tokens:
 
     def _caller(self, claims: Mapping[str, Any]) -> Caller:
         subject = _text(claims.get("sub"))
-        tenant = "default" if self._rules.tenant_claim is None else _text(claims.get(self._rules.tenant_claim))
+        claim = self._settings.jwt_tenant_claim
+        tenant = "default" if claim is None else _text(claims.get(claim))
         if subject is None:
             raise InvalidToken("bad_subject")
         if tenant is None:

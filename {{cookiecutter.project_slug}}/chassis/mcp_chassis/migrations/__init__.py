@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 from typing import Final
 
-from alembic import command, op
+from alembic import op
 from alembic.config import Config
 from sqlalchemy import Column, Text, func, select
 from sqlalchemy.engine import make_url
@@ -58,8 +58,3 @@ def configuration(url: str, *, server_url: str | None = None) -> Config:
     config.attributes["url"] = url
     os.environ[_ROLE] = (make_url(server_url).username or "") if server_url else ""
     return config
-
-
-def upgrade(config: Config, revision: str = "head") -> None:
-    """Bring the database to `revision`."""
-    command.upgrade(config, revision)

@@ -15,7 +15,7 @@ def open_store(url: str, *, server: str, longest: float = LONGEST) -> Store:
         server: The server's name, under which its state is kept.
         longest: Seconds that Redis may be silent.
     """
-    _note_up(True)
+    STORE_UP.set(1)
     if url == "memory://":
         return MemoryStore()
     # Imported here: it takes a tenth of the start of a server that has no use for it.
@@ -26,12 +26,8 @@ def open_store(url: str, *, server: str, longest: float = LONGEST) -> Store:
 
 def _tell(answers: bool) -> None:
     """Write one line per change, not per request (L9)."""
-    _note_up(answers)
+    STORE_UP.set(int(answers))
     if answers:
         log.info("store_answers")
     else:
         log.error("store_silent", hint="limits and revocations follow their policies until it answers")
-
-
-def _note_up(answers: bool) -> None:
-    STORE_UP.set(int(answers))

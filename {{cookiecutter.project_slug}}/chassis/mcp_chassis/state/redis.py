@@ -56,14 +56,9 @@ class Link:
         self._look = look
         self._longest = longest
         self._on_change = on_change
-        self._scripts: tuple[str, ...] = ()
         self._waiting: list[tuple[Command, asyncio.Future[Any]]] = []
         self._senders: set[asyncio.Task[None]] = set()
         self._recovery: asyncio.Task[None] | None = None
-
-    def use(self, *scripts: str) -> None:
-        """Load `scripts` whenever Redis does not know them."""
-        self._scripts = scripts
 
     async def ask(self, *command: str | int) -> Any:
         """Return Redis's answer to one command.
@@ -107,7 +102,7 @@ class Link:
         found = await self._pipeline(commands)
         lost = [index for index, answer in enumerate(found) if isinstance(answer, NoScriptError)]
         if lost:
-            await self._pipeline([("SCRIPT LOAD", script) for script in self._scripts])
+            await self._pipeline([("SCRIPT LOAD", script) for script in _HASHES])
             again = await self._pipeline([commands[index] for index in lost])
             for index, answer in zip(lost, again, strict=True):
                 found[index] = answer
@@ -206,13 +201,11 @@ class RedisStore:
         pool = BlockingConnectionPool.from_url(
             url, max_connections=CONNECTIONS, decode_responses=True, retry=Retry(NoBackoff(), 0), protocol=2
         )
-        self._redis = Redis(connection_pool=pool)
         self._tag = "{" + server + "}:"
         # A decision about nobody, which keeps something: it shows all that decisions need.
         keys, rules, bucket = (self._tag + "look", self._tag + "looked"), (0, 0, 0, 0, 1, ""), (1, 1000, 9, 0)
         look = ("EVALSHA", _HASHES[ADMISSION], len(keys), *keys, *rules, *bucket)
-        self._link = Link(self._redis, look=look, longest=longest, on_change=on_change)
-        self._link.use(ADMISSION, CALL)
+        self._link = Link(Redis(connection_pool=pool), look=look, longest=longest, on_change=on_change)
 
     async def read(self, names: Sequence[str]) -> list[str | None]:
         """Return the texts in one round trip."""

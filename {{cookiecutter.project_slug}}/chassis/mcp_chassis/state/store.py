@@ -21,7 +21,7 @@ _SWEPT: Final = 2
 """Old entries looked at for each one kept, so that ended ones leave faster than new ones come."""
 _FOR_EVER: Final = 1 << 62
 Limit = Literal["session", "caller", "tool", "budget", "global"]
-Refusing = Literal["session", "caller", "tool", "budget", "global", "suspended", "revoked"]
+Refusing = Literal[Limit, "suspended", "revoked"]
 SECOND: Final = 1_000_000
 """Decisions count in microseconds, whole ones: exact in Python and in Lua."""
 DAY: Final = 86_400 * SECOND
@@ -38,9 +38,8 @@ def _anchored() -> Callable[[], int]:
 class _Shelf(Generic[_Value]):
     """Values under names, each with an end; bounded."""
 
-    def __init__(self, largest: int = _LARGEST_SHELF) -> None:
+    def __init__(self) -> None:
         self._entries: OrderedDict[str, tuple[_Value, int]] = OrderedDict()
-        self._largest = largest
 
     def get(self, name: str, now: int) -> _Value | None:
         found = self._entries.get(name)
@@ -51,7 +50,7 @@ class _Shelf(Generic[_Value]):
         entries[name] = (value, ends)
         entries.move_to_end(name)
         for oldest in list(islice(entries, _SWEPT)):
-            if entries[oldest][1] <= now or len(entries) > self._largest:
+            if entries[oldest][1] <= now or len(entries) > _LARGEST_SHELF:
                 del entries[oldest]
             else:
                 entries.move_to_end(oldest)

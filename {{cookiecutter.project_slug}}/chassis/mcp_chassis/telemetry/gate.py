@@ -70,15 +70,10 @@ def module_part(name: str) -> str:
 
 
 def _show_warning(
-    message: Warning | str,
-    category: type[Warning],
-    filename: str,
-    lineno: int,
-    file: TextIO | None = None,
-    line: str | None = None,
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: object, **__: object
 ) -> None:
     """Write a warning without its text, but with the line it names."""
-    del message, file, line
+    del message
     kind = declared_type(category).__name__
     log.library(logging.WARNING, logger="warnings", place=place(filename, lineno), exception_type=kind)
 
