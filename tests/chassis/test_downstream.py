@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from functools import partial
 
 import anyio
 import httpx2
 import pytest
+import stamina
 
 from mcp_chassis import downstream
 from tests.chassis.client import ERAS, Era
@@ -44,6 +46,23 @@ async def test_L7_idempotent_call_is_tried_again(method: str, status: int, servi
 
     assert (answer.status_code, len(service.seen)) == (200, 3)
     assert {seen.body for seen in service.seen} == {b"body" if method == "PUT" else b""}
+
+
+@pytest.mark.parametrize("off", [partial(stamina.set_active, False), partial(stamina.set_testing, True)])
+async def test_L7_refusal_is_readable_where_a_test_of_yours_switched_retries_off(
+    off: Callable[[], None], service: Upstream
+) -> None:
+    service.statuses = [503]
+
+    off()
+    try:
+        async with client(service) as crm:
+            answer = await crm.get("/x")
+    finally:
+        stamina.set_active(True)
+        stamina.set_testing(False)
+
+    assert (answer.status_code, answer.content, len(service.seen)) == (503, b"first,last", 1)
 
 
 @pytest.mark.parametrize("method", ["POST", "PATCH"])

@@ -3,29 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import pytest
 from mcp_types import CallToolResult, TextContent
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Message
 
 import mcp_chassis
-from mcp_chassis.auth import Identity, admit_everyone
 from mcp_chassis.calls import DeadlinePassed, within
 from mcp_chassis.errors import failure, printable, violations, writable
-from mcp_chassis.http import Challenge, Names
-from mcp_chassis.http.admission import Admission
-from mcp_chassis.http.boundary import Boundary
-from mcp_chassis.http.envelope import Envelope
-from mcp_chassis.http.negotiation import AsEvents, AsJson, Negotiation
-from mcp_chassis.http.ownership import Ownership
-from mcp_chassis.limiter import Limiter, rules_of
-from mcp_chassis.places import Places
-from mcp_chassis.state.store import MemoryStore
-from tests.chassis.serving import settings
+from mcp_chassis.http.negotiation import AsEvents, AsJson
 
 pytestmark = pytest.mark.anyio
 
@@ -39,48 +28,6 @@ def test_public_names_are_exactly_those_that_are_exported() -> None:
     assert {name for name in vars(mcp_chassis) if name[0].isupper()} <= {*mcp_chassis.__all__, "TYPE_CHECKING", "Final"}
     with pytest.raises(AttributeError, match="Nobody"):
         _ = mcp_chassis.Nobody
-
-
-async def judge_nobody(*_args: object) -> None:
-    """Let everything pass."""
-
-
-LAYERS: dict[str, Callable[[ASGIApp], ASGIApp]] = {
-    "boundary": lambda app: Boundary(app, names=Names.of(settings()), methods=("POST",), max_header_bytes=1),
-    "identity": lambda app: Identity(app, authenticate=admit_everyone),
-    "envelope": lambda app: Envelope(app, judge=judge_nobody, max_body_bytes=1, receive_timeout=1),
-    "admission": lambda app: Admission(
-        app,
-        limiter=Limiter(MemoryStore(), rules_of(settings(), {})),
-        challenge=Challenge("notes", None),
-        authorize=lambda _caller, _message: None,
-        when_store_down="deny",
-        streams=Places(1),
-        calls=Places(1),
-    ),
-    "ownership": lambda app: Ownership(app, places=Places(1), idle_timeout=1),
-    "negotiation": lambda app: Negotiation(app, answer_only=lambda _: False, longest_call=1),
-}
-
-
-@pytest.mark.parametrize("kind", ["lifespan", "websocket"])
-@pytest.mark.parametrize("layer", LAYERS)
-async def test_layer_hands_a_foreign_scope_on_untouched(layer: str, kind: str) -> None:
-    seen: list[Any] = []
-
-    async def inner(scope: Scope, receive: Receive, send: Send) -> None:
-        seen.extend([scope, receive, send])
-
-    async def receive() -> Message:
-        return {"type": f"{kind}.startup"}
-
-    async def send(_message: Message) -> None:
-        return None
-
-    scope = {"type": kind}
-    await LAYERS[layer](inner)(scope, receive, send)
-
-    assert seen == [{"type": kind}, receive, send]
 
 
 @pytest.mark.parametrize(

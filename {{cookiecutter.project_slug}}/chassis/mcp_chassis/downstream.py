@@ -186,7 +186,7 @@ class _Transport(httpx2.AsyncBaseTransport):
             request.headers.setdefault("X-Request-ID", current.id)
         # A body that is made while it is sent can be sent once.
         again = request.method in _IDEMPOTENT and isinstance(request.stream, httpx2.ByteStream)
-        attempts = _ATTEMPTS if again else 1
+        attempts = _ATTEMPTS if again and stamina.is_active() and not stamina.is_testing() else 1
         try:
             async for attempt in stamina.retry_context(
                 on=(_Again, httpx2.TransportError), attempts=attempts, timeout=None, wait_initial=0.05, wait_max=1.0

@@ -165,6 +165,18 @@ def current() -> Request | None:
     return _current.get()
 
 
+def entered() -> Request:
+    """Return the request being served, which the first layer opened for all others.
+
+    Raises:
+        LookupError: Outside of one.
+    """
+    request = _current.get()
+    if request is None:
+        raise LookupError("no request is being served")
+    return request
+
+
 def current_caller() -> Caller:
     """Return who calls: the request's caller, or whom a connection without HTTP speaks for."""
     request = _current.get()

@@ -235,17 +235,13 @@ class Identity:
         self._assertions = assertions
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
         asserted = self._vouched(scope)
         if asserted is None:
             caller, revocations = await self._authenticate(scope)
         else:
             caller, revocations = asserted.caller, asserted.revocations
-        request = requests.current()
-        if request is not None:
-            request.caller, request.revocations, request.asserted = caller, revocations, asserted
+        request = requests.entered()
+        request.caller, request.revocations, request.asserted = caller, revocations, asserted
         if caller.probing and caller.expires is not None:
             send = _with_header(send, EXPIRES_HEADER, str(int(caller.expires)))
         await self._app(

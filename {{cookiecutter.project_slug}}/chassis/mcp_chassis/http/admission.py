@@ -68,10 +68,7 @@ class Admission:
         self._calls = calls
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request = requests.current()
-        if scope["type"] != "http" or request is None:
-            await self._app(scope, receive, send)
-            return
+        request = requests.entered()
         entry = _entry(scope, request)
         if not request.judged or entry == "opening":
             await self.judge(scope, request, entry)

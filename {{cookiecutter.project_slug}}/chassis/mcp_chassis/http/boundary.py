@@ -192,9 +192,6 @@ class Boundary:
         self._max_header_bytes = max_header_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
         request = _open(scope)
         answer, inbound = _Answer(send, request.id), _Inbound(receive)
         REQUESTS_IN_FLIGHT.inc()

@@ -140,11 +140,7 @@ class Draining:
         return len(self._waiting)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request = requests.current()
-        message = None if request is None else request.message
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
+        message = requests.entered().message
         if self._begun and _new(scope, message):
             raise _stopping()
         if scope["method"] == "GET":

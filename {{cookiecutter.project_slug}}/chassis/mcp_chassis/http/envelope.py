@@ -131,10 +131,10 @@ class Envelope:
         self._receive_timeout = receive_timeout
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request = requests.current()
-        if scope["type"] != "http" or request is None or scope["method"] != "POST":
+        if scope["method"] != "POST":
             await self._app(scope, receive, send)
             return
+        request = requests.entered()
         if _large(request.headers):
             # Reading and parsing it costs as much as many calls, so its caller must have room before.
             await self._judge(scope, request, "request")

@@ -271,7 +271,7 @@ class Negotiation:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = requests.current()
-        if scope["type"] != "http" or request is None:
+        if request is None:  # the session table ends one
             await self._app(scope, receive, send)
             return
         wanted = wish(b", ".join(value for name, value in scope["headers"] if name == b"accept"))

@@ -79,8 +79,8 @@ class Ownership:
         return len(self._sessions)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request = requests.current()
-        if scope["type"] != "http" or request is None or not request.handshake_era:
+        request = requests.entered()
+        if not request.handshake_era:
             await self._app(scope, receive, send)
             return
         given = request.headers.get(_HEADER)
