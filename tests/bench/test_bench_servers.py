@@ -25,7 +25,7 @@ SERVER = """\
 from mcp_chassis import Server, settings
 
 # In this tree the answers are expressions.
-settings._answer = {"public_url": "https://tiny.example.com", "tool_timeout": "30"}.__getitem__
+settings.answer = {"public_url": "https://tiny.example.com", "tool_timeout": "30"}.__getitem__
 server = Server("tiny")
 
 

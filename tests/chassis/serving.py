@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 from unittest import mock
 
-import uvicorn
 from mcp.server.mcpserver import MCPServer
 from starlette.types import ASGIApp
 
@@ -18,54 +15,14 @@ from mcp_chassis.app import build_app
 from mcp_chassis.auth import Authenticate, admit_everyone
 from mcp_chassis.http.boundary import bounded_connection
 from mcp_chassis.settings import Settings
-from tests.chassis.client import DEADLINE, Client, Era
+from tests.chassis.client import Client, Era
+from tests.support.inside import PUBLIC, listening
 from tests.support.limits import UNLIMITED
-
-SMALL_BUFFER = 16_384
-"""Bytes that the kernel keeps for a client that does not read; the default hides megabytes."""
 
 
 def settings(**given: Any) -> Settings:
     """Return settings that need no environment; `given` replaces single fields."""
-    return Settings.model_validate(UNLIMITED | {"tool_timeout": 30, "public_url": "https://notes.example.com"} | given)
-
-
-class _Uvicorn(uvicorn.Server):
-    """Uvicorn without its signals and without the waits of its shutdown."""
-
-    async def stop(self) -> None:
-        """Close the listener, cut what is open, end the lifespan."""
-        for server in self.servers:
-            server.close()
-        for connection in list(self.server_state.connections):
-            transport = vars(connection)["transport"]
-            transport.abort()
-        if self.server_state.tasks:
-            _, pending = await asyncio.wait(self.server_state.tasks, timeout=1)
-            for task in pending:
-                task.cancel()
-        await asyncio.wait_for(self.lifespan.shutdown(), DEADLINE)
-
-
-@asynccontextmanager
-async def listening(app: ASGIApp, **config: Any) -> AsyncIterator[int]:
-    """Serve `app` on a free loopback port with uvicorn; yield the port."""
-    listener = socket.socket()
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SMALL_BUFFER)
-    listener.bind(("127.0.0.1", 0))
-    known = {"ws": "none", "log_config": None, "access_log": False, "server_header": False, "proxy_headers": False}
-    process = _Uvicorn(uvicorn.Config(app, **(known | config)))
-    process.config.load()
-    process.lifespan = process.config.lifespan_class(process.config)
-    try:
-        await process.startup(sockets=[listener])
-        try:
-            yield listener.getsockname()[1]
-        finally:
-            await process.stop()
-    finally:
-        listener.close()
+    return Settings.model_validate(UNLIMITED | {"tool_timeout": 30, "public_url": PUBLIC} | given)
 
 
 @asynccontextmanager

@@ -7,19 +7,9 @@ from prometheus_client import REGISTRY
 
 from mcp_chassis.downstream import Breaker, states
 from mcp_chassis.errors import NotNow
-from tests.chassis.conftest import Log
+from tests.support.inside import Clock, Log
 
 PAUSE = 10.0
-
-
-class Clock:
-    """Time that a test moves."""
-
-    now = 1000.0
-
-    def monotonic(self) -> float:
-        """Return the time."""
-        return self.now
 
 
 @pytest.fixture

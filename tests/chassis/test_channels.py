@@ -13,9 +13,9 @@ from mcp.shared.exceptions import MCPError
 
 from mcp_chassis import Server, ToolFailure
 from tests.chassis.client import ERAS, EVENTS, JSON, Era, Response, envelope, exchange, raw
-from tests.chassis.conftest import Log
 from tests.chassis.serving import talking
 from tests.chassis.tools import SECRET, Story, chassis_server
+from tests.support.inside import Log
 
 pytestmark = pytest.mark.anyio
 

@@ -10,9 +10,9 @@ import pytest
 from mcp_chassis import Server, calls
 from mcp_chassis.environment import ConfigurationError
 from tests.chassis.client import DEADLINE, ERAS, EVENTS, JSON, Era
-from tests.chassis.conftest import Log
 from tests.chassis.serving import settings, talking
 from tests.chassis.tools import Story, chassis_server
+from tests.support.inside import Log
 
 pytestmark = pytest.mark.anyio
 

@@ -13,10 +13,10 @@ import pytest
 from mcp_chassis import Server
 from mcp_chassis.downstream import Breaker
 from tests.chassis.client import ERAS, Era, exchange, raw
-from tests.chassis.conftest import Log
 from tests.chassis.serving import talking
 from tests.chassis.upstream import Upstream, calling, client, sample, upstream
 from tests.chassis.upstream import hurried as hurried
+from tests.support.inside import Log
 
 pytestmark = pytest.mark.anyio
 

@@ -15,9 +15,9 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator
 
 from mcp_chassis import Server
 from tests.chassis.client import ERAS, EVENTS, JSON, Client, Era
-from tests.chassis.conftest import Log
 from tests.chassis.serving import chassis, talking
 from tests.chassis.tools import SECRET, Story, chassis_server
+from tests.support.inside import Log
 
 pytestmark = pytest.mark.anyio
 

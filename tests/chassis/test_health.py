@@ -15,6 +15,7 @@ from mcp_chassis import Server
 from mcp_chassis.health import Check, Health
 from tests.chassis.client import exchange, raw
 from tests.chassis.serving import chassis
+from tests.support.inside import Clock
 
 pytestmark = pytest.mark.anyio
 
@@ -41,16 +42,6 @@ class Dependency:
         if self.error is not None:
             raise self.error
         return self.answer
-
-
-class Clock:
-    """Time that a test moves."""
-
-    now = 1000.0
-
-    def monotonic(self) -> float:
-        """Return the time."""
-        return self.now
 
 
 @pytest.fixture

@@ -16,8 +16,8 @@ from mcp_chassis.settings import Settings
 from mcp_chassis.telemetry.gate import configure
 from mcp_chassis.telemetry.logging import log as chassis_log
 from tests.chassis.client import ERAS, Era, exchange, raw
-from tests.chassis.conftest import Log
 from tests.chassis.serving import chassis, talking
+from tests.support.inside import Log
 
 pytestmark = pytest.mark.anyio
 

@@ -16,10 +16,10 @@ import structlog
 from mcp_chassis import Server, ToolFailure
 from mcp_chassis.telemetry.gate import configure, log_crashes
 from tests.chassis.client import DEADLINE
-from tests.chassis.conftest import Log
 from tests.chassis.serving import talking
 from tests.chassis.test_log_secrecy import CANARIES, traces
 from tests.chassis.tools import Story, chassis_server
+from tests.support.inside import Log
 
 pytestmark = pytest.mark.anyio
 

@@ -12,9 +12,9 @@ import pytest
 from mcp_chassis.request import Status
 from mcp_chassis.telemetry.logging import Event, Fields
 from tests.chassis.client import ERAS, STATELESS_VERSION, Client, Era, exchange, raw
-from tests.chassis.conftest import Log
 from tests.chassis.serving import chassis, settings, talking
 from tests.chassis.tools import Story, chassis_server
+from tests.support.inside import Log
 
 pytestmark = pytest.mark.anyio
 

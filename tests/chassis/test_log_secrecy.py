@@ -10,9 +10,9 @@ import pytest
 from mcp.server.mcpserver import Context
 
 from tests.chassis.client import DEADLINE, ERAS, INTRODUCTION, JSON, Client, Era, connect, envelope, exchange, raw
-from tests.chassis.conftest import Log
 from tests.chassis.serving import chassis, talking
 from tests.chassis.tools import Story, chassis_server
+from tests.support.inside import Log
 
 pytestmark = pytest.mark.anyio
 

@@ -21,9 +21,9 @@ from mcp_chassis.environment import ConfigurationError, load
 from mcp_chassis.errors import violations
 from mcp_chassis.settings import Settings
 from mcp_chassis.start import start
-from tests.chassis.conftest import Log
 from tests.chassis.serving import settings
 from tests.chassis.tools import SECRET
+from tests.support.inside import Log
 
 
 class Mine(ServerSettings):

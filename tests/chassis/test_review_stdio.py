@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.chassis.client import DEADLINE, INTRODUCTION, envelope
-from tests.chassis.conftest import ANSWERS
+from tests.support.inside import ANSWERS
 
 pytestmark = pytest.mark.anyio
 
@@ -21,7 +21,7 @@ PROGRAM = f"""
 from mcp_chassis import Server, settings
 from mcp_chassis.cli import main
 
-settings._answer = {ANSWERS}.__getitem__
+settings.answer = {ANSWERS}.__getitem__
 main(Server("tests"))
 """
 

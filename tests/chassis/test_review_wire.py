@@ -29,9 +29,9 @@ from tests.chassis.client import (
     exchange,
     raw,
 )
-from tests.chassis.conftest import Log
 from tests.chassis.serving import chassis, settings, talking
 from tests.chassis.tools import SECRET, Story, chassis_server
+from tests.support.inside import Log
 
 pytestmark = pytest.mark.anyio
 

@@ -17,7 +17,7 @@ from mcp_chassis.cli import environment_example
 from mcp_chassis.environment import ConfigurationError, load, unknown_variables
 from mcp_chassis.settings import Settings
 from mcp_chassis.start import start
-from tests.chassis.conftest import Log
+from tests.support.inside import Log
 
 
 def given(monkeypatch: pytest.MonkeyPatch, *variables: str) -> None:

@@ -19,8 +19,9 @@ from opentelemetry.util.types import AttributeValue
 
 from mcp_chassis.telemetry.gate import configure
 from tests.chassis.client import ERAS, Client, Era
-from tests.chassis.serving import chassis, listening, settings, stock
+from tests.chassis.serving import chassis, settings, stock
 from tests.chassis.tools import SECRET, Story, chassis_server, stock_server
+from tests.support.inside import listening
 
 pytestmark = pytest.mark.anyio
 STRANGER = "nobody-" + "n" * 100

@@ -15,7 +15,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from mcp_chassis import Server, downstream
 from mcp_chassis.downstream import Breaker
-from tests.chassis.serving import listening
+from tests.support.inside import listening
 
 
 @dataclass

@@ -27,7 +27,7 @@ SABOTEURS: dict[str, tuple[str, str, str]] = {
 @pytest.fixture(autouse=True)
 def answers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give the answer that only a rendered project has."""
-    monkeypatch.setattr("mcp_chassis.checks.cluster.answered_call", lambda: 120.0)
+    monkeypatch.setattr("mcp_chassis.checks.cluster.answer", lambda _: "120")
 
 
 def checked(text: str) -> list[Result]:

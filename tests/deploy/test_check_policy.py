@@ -34,7 +34,7 @@ images:
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return a project that keeps the sample's policy, and that a test may change; it is the working folder."""
-    monkeypatch.setattr("mcp_chassis.checks.cluster.answered_call", lambda: 120.0)
+    monkeypatch.setattr("mcp_chassis.checks.cluster.answer", lambda _: "120")
     shutil.copytree(by_copier((("team", yaml.safe_dump(TEAM)),)), tmp_path / "project")
     monkeypatch.chdir(tmp_path / "project")
     shutil.copy(SAMPLE, POLICY)

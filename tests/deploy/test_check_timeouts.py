@@ -25,7 +25,7 @@ from tests.render.support import ROOT, Answers, by_copier, matrix, run
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return a default project that a test may change; it is the working folder."""
-    monkeypatch.setattr("mcp_chassis.checks.cluster.answered_call", lambda: 120.0)
+    monkeypatch.setattr("mcp_chassis.checks.cluster.answer", lambda _: "120")
     shutil.copytree(by_copier(), tmp_path / "project")
     monkeypatch.chdir(tmp_path / "project")
     return tmp_path / "project"
@@ -84,7 +84,7 @@ def test_T8_what_is_found_in_an_overlay_is_what_kustomize_builds(story: str, pro
 def test_T8_every_answer_renders_a_chain_that_holds(
     edge: str, tool_timeout: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mcp_chassis.checks.cluster.answered_call", lambda: float(tool_timeout))
+    monkeypatch.setattr("mcp_chassis.checks.cluster.answer", lambda _: str(tool_timeout))
     monkeypatch.chdir(by_copier((("edge", edge), ("tool_timeout", tool_timeout))))
 
     found = checked(countdown=1)

@@ -23,7 +23,7 @@ FROM_ANSWERS = {"MCP_PUBLIC_URL": "the answer `public_url`", "MCP_TOOL_TIMEOUT":
 def answers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give the two answers that only a rendered project has."""
     monkeypatch.setattr(
-        "mcp_chassis.settings._answer", lambda name: {"tool_timeout": "120"}.get(name, "https://n.example")
+        "mcp_chassis.settings.answer", lambda name: {"tool_timeout": "120"}.get(name, "https://n.example")
     )
 
 

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from tests.identity.serving import PUBLIC, listening
+from tests.support.inside import PUBLIC, listening
 
 PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
 CONFIGURATION = "/.well-known/openid-configuration"

@@ -2,50 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
-import io
-import json
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import uvicorn
 from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
-from starlette.types import ASGIApp
 
 from mcp_chassis import Server
 from mcp_chassis.app import build_app
 from mcp_chassis.http.boundary import bounded_connection
 from mcp_chassis.request import Caller
 from mcp_chassis.settings import Settings
-from tests.identity.wire import DEADLINE, Era, Headers, Peer
+from tests.identity.wire import Era, Headers, Peer
+from tests.support.inside import PUBLIC, listening
 from tests.support.limits import UNLIMITED
 
-PUBLIC = "https://notes.example.com"
 METADATA = f"{PUBLIC}/.well-known/oauth-protected-resource/mcp"
 TOOLS = ["discard", "ping", "read", "whoami"]
-
-
-@dataclass
-class Log:
-    """What a server wrote."""
-
-    stream: io.StringIO = field(default_factory=io.StringIO)
-
-    def text(self) -> str:
-        """Return all of it."""
-        return self.stream.getvalue()
-
-    def lines(self, event: str | None = None) -> list[dict[str, Any]]:
-        """Return the lines as objects, those of one event if it is named."""
-        found = [json.loads(line) for line in self.text().splitlines()]
-        return [line for line in found if event in (None, line["event"])]
-
-    def reasons(self) -> set[str]:
-        """Return why requests were refused."""
-        return {line["reason"] for line in self.lines("request_refused")}
 
 
 def settings(**given: Any) -> Settings:
@@ -73,42 +47,6 @@ def notes() -> Server:
         return "thrown away"
 
     return server
-
-
-class _Uvicorn(uvicorn.Server):
-    """Uvicorn without its signals and without the waits of its shutdown."""
-
-    async def stop(self) -> None:
-        """Close the listener, cut what is open, end the lifespan."""
-        for server in self.servers:
-            server.close()
-        for connection in list(self.server_state.connections):
-            vars(connection)["transport"].abort()
-        if self.server_state.tasks:
-            _, pending = await asyncio.wait(self.server_state.tasks, timeout=1)
-            for task in pending:
-                task.cancel()
-        await asyncio.wait_for(self.lifespan.shutdown(), DEADLINE)
-
-
-@asynccontextmanager
-async def listening(app: ASGIApp, *, port: int = 0, **config: Any) -> AsyncIterator[int]:
-    """Serve `app` on a loopback port, a free one by default; yield the port."""
-    listener = socket.socket()
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.bind(("127.0.0.1", port))
-    known = {"ws": "none", "log_config": None, "access_log": False, "server_header": False, "proxy_headers": False}
-    process = _Uvicorn(uvicorn.Config(app, **(known | config)))
-    process.config.load()
-    process.lifespan = process.config.lifespan_class(process.config)
-    try:
-        await process.startup(sockets=[listener])
-        try:
-            yield listener.getsockname()[1]
-        finally:
-            await process.stop()
-    finally:
-        listener.close()
 
 
 @dataclass

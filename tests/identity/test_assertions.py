@@ -21,8 +21,9 @@ from mcp_chassis.http import Refused
 from mcp_chassis.request import Caller, Request
 from mcp_chassis.state.store import MemoryStore
 from tests.identity.forgeries import FORGERIES, HEADER, HERE, NEW, OLD, OTHER, body_of, claims_of, sign
-from tests.identity.serving import Log, Served, bearer, serving, settings
+from tests.identity.serving import Served, bearer, serving, settings
 from tests.identity.wire import HANDSHAKE_VERSION, Answer, Headers, Peer, exchange, raw
+from tests.support.inside import Log
 
 pytestmark = pytest.mark.anyio
 

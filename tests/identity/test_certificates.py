@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from mcp_chassis.auth.assertions import InvalidSubject, caller_of
 from mcp_chassis.request import Caller
 from tests.identity.issuer import Issuer
-from tests.identity.serving import Log, bearer, serving, settings
+from tests.identity.serving import bearer, serving, settings
 from tests.identity.wire import ERAS, Era
 from tests.identity.world import a_world
+from tests.support.inside import Log
 
 SCOPES = frozenset({"notes:read"})
 

@@ -24,8 +24,9 @@ from mcp.shared.auth_utils import check_resource_allowed
 
 from mcp_chassis import Server
 from tests.identity.issuer import Issuer
-from tests.identity.serving import METADATA, PUBLIC, Log, Served, bearer, serving, settings
+from tests.identity.serving import METADATA, Served, bearer, serving, settings
 from tests.identity.wire import ERAS, Browser, Era, exchange, raw
+from tests.support.inside import PUBLIC, Log
 
 pytestmark = pytest.mark.anyio
 

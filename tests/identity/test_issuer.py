@@ -7,9 +7,10 @@ import asyncio
 import pytest
 
 from tests.identity.issuer import CONFIGURATION, KEYS, Issuer
-from tests.identity.serving import Log, bearer
+from tests.identity.serving import bearer
 from tests.identity.wire import ERAS, Era
 from tests.identity.world import ask, server_of
+from tests.support.inside import Log
 
 pytestmark = pytest.mark.anyio
 

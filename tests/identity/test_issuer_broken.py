@@ -12,8 +12,8 @@ import pytest
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tests.identity.issuer import CONFIGURATION, KEYS, Issuer, replying
-from tests.identity.serving import Log
 from tests.identity.world import ask, server_of
+from tests.support.inside import Log
 
 pytestmark = pytest.mark.anyio
 

@@ -17,8 +17,9 @@ from mcp_chassis.app import build_app
 from mcp_chassis.auth import keys
 from mcp_chassis.auth.keys import FileKeyring, KeyRecord, UnreadableKeyring
 from mcp_chassis.environment import ConfigurationError
-from tests.identity.serving import Log, Served, bearer, notes, serving, settings
+from tests.identity.serving import Served, bearer, notes, serving, settings
 from tests.identity.wire import ERAS, Answer, Era
+from tests.support.inside import Log
 from tests.support.privileges import without_override
 
 

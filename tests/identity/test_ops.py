@@ -21,7 +21,8 @@ from typer.testing import CliRunner
 from mcp_chassis.auth import keys
 from mcp_chassis.auth.keys import FileKeyring
 from mcp_chassis.cli import application
-from tests.identity.serving import Log, bearer, notes, serving, settings
+from tests.identity.serving import bearer, notes, serving, settings
+from tests.support.inside import Log
 from tests.support.privileges import without_override
 from tests.support.redis import Redis
 
@@ -255,7 +256,7 @@ async def test_A3_tokens_revoke_takes_effect_and_says_until_when(option: str, re
 
 SCRIPT = """
 import mcp_chassis.settings
-mcp_chassis.settings._answer = {"public_url": "https://notes.example.com", "tool_timeout": "30"}.__getitem__
+mcp_chassis.settings.answer = {"public_url": "https://notes.example.com", "tool_timeout": "30"}.__getitem__
 from tests.identity.serving import notes
 from mcp_chassis.cli import main
 main(notes())

@@ -8,7 +8,7 @@ import pytest
 
 from mcp_chassis.environment import ConfigurationError, load
 from mcp_chassis.settings import Settings
-from tests.identity.serving import PUBLIC
+from tests.support.inside import PUBLIC
 
 GOOD = {
     "MCP_ENVIRONMENT": "production",

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from tests.identity.issuer import CONFIGURATION, KEYS, Issuer, replying
-from tests.identity.serving import PUBLIC, Log
 from tests.identity.wire import ERAS, Era
 from tests.identity.world import server_of
+from tests.support.inside import PUBLIC, Log
 
 pytestmark = pytest.mark.anyio
 

@@ -9,10 +9,11 @@ import pytest
 
 from tests.identity.credentials import CERTIFICATES, HEADERS, KEYS, Case
 from tests.identity.issuer import Issuer
-from tests.identity.serving import Log, challenge
+from tests.identity.serving import challenge
 from tests.identity.tokens import TOKENS
 from tests.identity.wire import ERAS, Era, Headers
 from tests.identity.world import World, a_world, holder
+from tests.support.inside import Log
 
 pytestmark = pytest.mark.anyio
 

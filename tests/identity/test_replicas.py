@@ -16,8 +16,9 @@ from mcp_chassis.auth import Revocations, keys
 from mcp_chassis.auth.keys import FileKeyring, StoreKeyring
 from mcp_chassis.state.redis import RedisStore
 from tests.identity.issuer import Issuer
-from tests.identity.serving import Log, Served, bearer, serving, settings
+from tests.identity.serving import Served, bearer, serving, settings
 from tests.identity.wire import DEADLINE, ERAS, Answer, Era, Peer, exchange, raw
+from tests.support.inside import Log
 from tests.support.redis import Redis, running
 
 pytestmark = pytest.mark.anyio

@@ -11,9 +11,10 @@ import pytest
 from mcp_chassis.request import Caller
 from mcp_chassis.testing import connect
 from tests.identity.issuer import Issuer
-from tests.identity.serving import TOOLS, Log, challenge, notes
+from tests.identity.serving import TOOLS, challenge, notes
 from tests.identity.wire import ERAS, STATELESS_VERSION, Era
 from tests.identity.world import a_world, holder
+from tests.support.inside import Log
 
 pytestmark = pytest.mark.anyio
 

@@ -8,9 +8,10 @@ import pytest
 
 from mcp_chassis.auth import keys
 from tests.identity.issuer import Issuer
-from tests.identity.serving import TOOLS, Log, bearer
+from tests.identity.serving import TOOLS, bearer
 from tests.identity.wire import ERAS, Era, Peer
 from tests.identity.world import a_world, holder
+from tests.support.inside import Log
 
 pytestmark = pytest.mark.anyio
 

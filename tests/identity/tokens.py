@@ -13,9 +13,10 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from tests.identity.credentials import Case
 from tests.identity.issuer import Issuer, encoded, private_key, public_jwk
-from tests.identity.serving import PUBLIC, bearer
+from tests.identity.serving import bearer
 from tests.identity.wire import Headers
 from tests.identity.world import World
+from tests.support.inside import PUBLIC
 
 
 def made(name: str, reason: str, build: Callable[[Issuer], str]) -> Case:

@@ -17,8 +17,8 @@ from mcp_chassis.state import open_store
 from mcp_chassis.state.redis import RedisStore
 from mcp_chassis.state.store import Limit, MemoryStore, Store, StoreDown
 from mcp_chassis.telemetry import STORE_UP
-from tests.identity.serving import Log
 from tests.limits.servers import answers, caller, lateness, rules, until
+from tests.support.inside import Log
 from tests.support.redis import Redis
 
 pytestmark = pytest.mark.anyio

@@ -26,7 +26,7 @@ ADDITIONS = Path(__file__).parent / "additions" / "tools"
 DEADLINE = 30.0
 """Seconds after which a test gives up waiting for something that should have happened."""
 
-_FOREIGN = ("MCP_", "NOTES_", "KUBERNETES_", "PYTHON", "VIRTUAL_ENV", "PYTEST_")
+_FOREIGN = ("MCP_", "NOTES_", "KUBERNETES_", "PYTHON", "VIRTUAL_ENV", "PYTEST_", "NO_COLOR")
 """Variables of this test run, of an orchestrator around it, or of another server."""
 
 Line = dict[str, Any]

@@ -231,7 +231,7 @@ SCRIPT = """
 import sys
 sys.path.insert(0, sys.argv.pop(1))
 from mcp_chassis import settings
-settings._answer = {"public_url": "https://notes.example.com", "tool_timeout": "30"}.__getitem__
+settings.answer = {"public_url": "https://notes.example.com", "tool_timeout": "30"}.__getitem__
 from mcp_chassis.cli import main
 from tests.identity.serving import notes
 main(notes())

@@ -9,10 +9,10 @@ import pytest
 from mcp_chassis.fetching import Fetched, Fetcher
 from mcp_chassis.pins import digest
 from mcp_chassis.resources import Copies, NotPinned, labels
-from tests.identity.serving import Log
 from tests.resources.internet import PUBLIC, Internet
 from tests.resources.origin import Origin, flooding, reply
 from tests.resources.process import BAD, FILE, GOOD, URL, metric, pin, resources, running, stopped, until
+from tests.support.inside import Log
 
 pytestmark = pytest.mark.anyio
 

@@ -13,9 +13,9 @@ import pytest
 
 from mcp_chassis.pins import digest
 from mcp_chassis.resources import Copies
-from tests.identity.serving import Log
 from tests.resources.origin import DEADLINE, Origin
 from tests.resources.process import BAD, FILE, GOOD, URL, pin, resources, running, stopped, until
+from tests.support.inside import Log
 from tests.support.privileges import without_override
 
 pytestmark = pytest.mark.anyio

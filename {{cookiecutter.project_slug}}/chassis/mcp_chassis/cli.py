@@ -17,7 +17,7 @@ import typer
 from mcp_chassis.checks.commands import add_probe, check_commands, schema_commands
 from mcp_chassis.checks.ownership import add_owned, add_ownership
 from mcp_chassis.environment import ConfigurationError, EnvironmentSettings, Variable
-from mcp_chassis.ops import add_limits, suspension_commands
+from mcp_chassis.ops import Impossible, add_limits, explained, suspension_commands
 from mcp_chassis.ops.keys import key_commands, token_commands
 from mcp_chassis.ops.resources import resource_commands
 from mcp_chassis.serve import serve, serve_reloading
@@ -26,7 +26,7 @@ from mcp_chassis.settings import Settings
 from mcp_chassis.start import pinned, serve_stdio, start
 
 EXAMPLE: Final = Path(".env.example")
-_WIDTH: Final = 110
+_LOCK: Final = Path("uv.lock")
 _FOUND: Final = 1
 _HELP: Final = """\
 {summary}
@@ -37,7 +37,7 @@ Exit codes: 0 good, 1 a check found something, 2 wrong usage, 78 bad configurati
 """
 
 
-class NotAProject(Exception):
+class NotAProject(Impossible):
     """The current folder is not the one that `refresh` works in."""
 
 
@@ -47,18 +47,12 @@ def refresh(server: Server) -> list[str]:
     Raises:
         NotAProject: If this is not the root of a project, or uv is missing or fails.
     """
-    _check_root()
-    changed = []
-    text = environment_example(server)
-    if not EXAMPLE.is_file() or EXAMPLE.read_text(encoding="utf-8") != text:
-        EXAMPLE.write_text(text, encoding="utf-8", newline="\n")
-        changed.append(str(EXAMPLE))
-    lock = Path("uv.lock")
-    before = lock.read_bytes() if lock.is_file() else b""
-    _lock()
-    if lock.read_bytes() != before:
-        changed.append(str(lock))
-    return changed
+    names = stale(server)
+    if str(EXAMPLE) in names:
+        EXAMPLE.write_text(environment_example(server), encoding="utf-8", newline="\n")
+    if str(_LOCK) in names and (done := _uv("lock")).returncode != 0:
+        raise NotAProject(f"uv lock failed:\n{done.stderr.strip()}")
+    return names
 
 
 def stale(server: Server) -> list[str]:
@@ -72,7 +66,7 @@ def stale(server: Server) -> list[str]:
     if not EXAMPLE.is_file() or EXAMPLE.read_text(encoding="utf-8") != environment_example(server):
         found.append(str(EXAMPLE))
     if _uv("lock", "--check").returncode != 0:
-        found.append("uv.lock")
+        found.append(str(_LOCK))
     return found
 
 
@@ -104,12 +98,6 @@ def _check_root() -> None:
         project = {}
     if "mcp-chassis" not in project.get("tool", {}).get("uv", {}).get("sources", {}):
         raise NotAProject("run this in the root of your project, where pyproject.toml and chassis/ are")
-
-
-def _lock() -> None:
-    done = _uv("lock")
-    if done.returncode != 0:
-        raise NotAProject(f"uv lock failed:\n{done.stderr.strip()}")
 
 
 def _uv(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -156,7 +144,7 @@ def application(server: Server) -> typer.Typer:
     checks = check_commands(server)
     add_ownership(checks)
     app.add_typer(checks, name="check")
-    app.add_typer(schema_commands(lambda: str(server.package), server.name), name="schema")
+    app.add_typer(schema_commands(server), name="schema")
     add_probe(app)
     app.add_typer(_operations(server), name="ops")
 
@@ -180,11 +168,8 @@ def _serve_stdio(server: Server) -> None:
 
 
 def _refresh(server: Server, *, check: bool) -> None:
-    try:
+    with explained():
         names = stale(server) if check else refresh(server)
-    except NotAProject as error:
-        print(error, file=sys.stderr)
-        raise typer.Exit(_FOUND) from None
     for name in names:
         print(f"{name} is stale; run `refresh`" if check else f"{name} rewritten")
     if not names:
@@ -216,6 +201,6 @@ def _operations(server: Server) -> typer.Typer:
     if find_spec("mcp_chassis.ops.database") is not None:
         from mcp_chassis.ops.database import database_commands
 
-        app.add_typer(database_commands(server), name="db")
+        app.add_typer(database_commands(), name="db")
     app.add_typer(suspension_commands(server), name="suspensions")
     return app

@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import SplitResult, urljoin, urlsplit
 
 import anyio
 import httpx2
@@ -67,20 +67,25 @@ def shown(url: str) -> str:
     return "".join(character if character.isprintable() else "?" for character in text[:_SHOWN])
 
 
-def check_url(url: str) -> str:
-    """Return `url`. Raises `ValueError` if it is not an https URL that every program reads alike."""
-    if not _WRITTEN.fullmatch(url) or _DOTS.search(url.partition("?")[0]):
-        raise ValueError(f"{shown(url)} must be printable ASCII without blanks, backslashes and dot segments")
+def parts_of(url: str) -> SplitResult | None:
+    """Return the parts of a URL that has a host, and a port that can be; None of any other text."""
     try:
         parts = urlsplit(url)
-        whole = parts.scheme == "https" and bool(parts.hostname) and parts.port != 0
+        return parts if parts.hostname and parts.port != 0 else None
     except ValueError:
-        whole = False
-    if not whole:
+        return None
+
+
+def checked(url: str) -> SplitResult:
+    """Return the parts of `url`. Raises `ValueError` if it is not an https URL that every program reads alike."""
+    if not _WRITTEN.fullmatch(url) or _DOTS.search(url.partition("?")[0]):
+        raise ValueError(f"{shown(url)} must be printable ASCII without blanks, backslashes and dot segments")
+    parts = parts_of(url)
+    if parts is None or parts.scheme != "https":
         raise ValueError(f"{shown(url)} must be https:// and a host")
     if "@" in parts.netloc:
         raise ValueError(f"{shown(url)} must not hold credentials")
-    return url
+    return parts
 
 
 class Fetcher:
@@ -126,7 +131,7 @@ class Fetcher:
     async def _ask(self, url: str, *, internal: bool) -> Fetched | str:
         """Return what came, or where it is instead."""
         try:
-            parts = urlsplit(check_url(url))
+            parts = checked(url)
         except ValueError as error:
             raise FetchFailed("not_https", str(error)) from None
         host, port = str(parts.hostname), parts.port or 443

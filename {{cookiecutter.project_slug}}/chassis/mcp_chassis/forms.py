@@ -8,12 +8,12 @@ import ssl
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, get_args
-from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
 from mcp_chassis import policy
 from mcp_chassis.environment import Problem
+from mcp_chassis.fetching import parts_of
 from mcp_chassis.limiter import DownPolicy
 from mcp_chassis.request import PROBE_SCOPE
 from mcp_chassis.state.store import Limit
@@ -92,10 +92,7 @@ def _unsafe_in_production(auth: str, modes: set[str], given: Mapping[str, str], 
 
 
 def _user(url: str) -> str | None:
-    try:
-        return urlsplit(url).username
-    except ValueError:
-        return None
+    return parts.username if (parts := parts_of(url)) else None
 
 
 def split(value: object) -> object:
@@ -119,13 +116,9 @@ def loopback(value: str) -> str:
 
 def web_address(value: str) -> str:
     """Admit a scheme and a host."""
-    if not _WEB_ADDRESS.fullmatch(value) or not _port_fits(value.partition("://")[2]):
+    if not _WEB_ADDRESS.fullmatch(value) or parts_of(value) is None:
         raise ValueError("must be https:// and a host, without a path: https://notes.example.com")
     return value
-
-
-def _port_fits(host: str) -> bool:
-    return 0 < int(host.partition(":")[2] or 443) < 65536
 
 
 def peer_address(value: str) -> str:
@@ -136,7 +129,7 @@ def peer_address(value: str) -> str:
         address = f"{scheme}://[{ipaddress.IPv6Address(host.strip('[]'))}]:{port}" if ":" in host else value
     except ValueError:
         address = ""
-    if not _PEER_ADDRESS.fullmatch(address) or not 0 < int(port) < 65536:
+    if not _PEER_ADDRESS.fullmatch(address) or parts_of(address) is None:
         raise ValueError(
             "must be https://, this replica's own address and the port of its peers: https://10.1.2.3:9443"
         )
@@ -162,13 +155,10 @@ def secrets(value: SecretStr) -> SecretStr:
 
 def issuer_address(value: str) -> str:
     """Admit an issuer: https, or http on this machine for development (RFC 8414, 2)."""
-    try:
-        parts = urlsplit(value)
-        strange = not parts.hostname or parts.query or parts.fragment or "@" in parts.netloc or parts.port == 0
-    except ValueError:
-        strange = True
-    local = not strange and parts.scheme == "http" and parts.hostname in ("127.0.0.1", "localhost", "::1")
-    if strange or not (local or parts.scheme == "https"):
+    parts = parts_of(value)
+    plain = parts is not None and not parts.query and not parts.fragment and "@" not in parts.netloc
+    local = parts is not None and parts.scheme == "http" and parts.hostname in ("127.0.0.1", "localhost", "::1")
+    if parts is None or not plain or not (local or parts.scheme == "https"):
         raise ValueError("must be https:// and the issuer as its tokens name it: https://login.example.com/tenant/v2.0")
     return value
 
@@ -198,11 +188,8 @@ def stdio_scopes(values: tuple[str, ...]) -> tuple[str, ...]:
 def state_url(value: SecretStr) -> SecretStr:
     """Admit this process's memory, or Redis."""
     text = value.get_secret_value()
-    try:
-        parts = urlsplit(text)
-        plain = bool(parts.hostname) and parts.port != 0 and not parts.query and not parts.fragment
-    except ValueError:
-        plain = False
+    parts = parts_of(text)
+    plain = parts is not None and not parts.query and not parts.fragment
     if text != "memory://" and not (plain and re.fullmatch(r"rediss?://[^\s/]+(/\d+)?", text)):
         # Options in the URL would switch off time limits and certificate checks.
         raise ValueError(
@@ -215,28 +202,23 @@ def state_url(value: SecretStr) -> SecretStr:
 def database_url(value: SecretStr) -> SecretStr:
     """Admit PostgreSQL, or SQLite for development; return the spelling that SQLAlchemy knows."""
     text = value.get_secret_value()
-    try:
-        parts = urlsplit(text)
-        known = parts.scheme in ("postgresql", "postgresql+asyncpg", "postgres")
-        server = known and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        server = False
-    if not server and not text.startswith("sqlite+aiosqlite:///"):
+    parts = parts_of(text)
+    if text.startswith("sqlite+aiosqlite:///"):
+        return value
+    if parts is None or parts.scheme not in ("postgresql", "postgresql+asyncpg", "postgres"):
         raise ValueError(
             "must be postgresql+asyncpg://user:password@host:5432/name or sqlite+aiosqlite:///path/to/file"
         )
-    if server:
-        options = [option.partition("=")[0] for option in parts.query.split("&") if option]
-        if set(options) - {"ssl", "sslmode"}:
-            raise ValueError("must have no options but sslmode, like ?sslmode=verify-full")
-        # What libpq calls sslmode, asyncpg calls ssl; their words are the same.
-        return SecretStr(f"postgresql+asyncpg://{text.partition('://')[2]}".replace("?sslmode=", "?ssl="))
-    return value
+    options = [option.partition("=")[0] for option in parts.query.split("&") if option]
+    if set(options) - {"ssl", "sslmode"}:
+        raise ValueError("must have no options but sslmode, like ?sslmode=verify-full")
+    # What libpq calls sslmode, asyncpg calls ssl; their words are the same.
+    return SecretStr(f"postgresql+asyncpg://{text.partition('://')[2]}".replace("?sslmode=", "?ssl="))
 
 
 def hosts(values: tuple[str, ...]) -> tuple[str, ...]:
     """Admit host names, with or without a port."""
-    if bad := [value for value in values if not _HOST.fullmatch(value) or not _port_fits(value)]:
+    if bad := [value for value in values if not _HOST.fullmatch(value) or parts_of(f"//{value}") is None]:
         raise ValueError(f"{bad[0]!r} is not a host: list names like notes.example.com,notes.internal:8443")
     return values
 

@@ -19,7 +19,8 @@ _BESIDE: Final = TEXTS | {"anyOf", "default", "$defs"}
 _KNOWN: Final = frozenset(
     {"type", "enum", "required", "properties", "anyOf", "default", "$defs", "$ref", *_LOWER, *_UPPER, *_OPEN, *TEXTS}
 )
-_MISSING: Final = object()
+MISSING: Final = object()
+"""What stands for a keyword that is not there."""
 
 Json = dict[str, Any]
 
@@ -71,7 +72,7 @@ class Narrowing:
         for key in sorted((wide.keys() | narrow.keys()) - _KNOWN):
             # The same words may refer to what is not the same any more.
             referring = not self._alike and _refers(wide.get(key))
-            if referring or not same(wide.get(key, _MISSING), narrow.get(key, _MISSING)):
+            if referring or not same(wide.get(key, MISSING), narrow.get(key, MISSING)):
                 yield f"{where}/{key}", "changed"
 
     def _references(self, where: str, wide: Json, narrow: Json) -> Iterator[tuple[str, str]]:
@@ -175,7 +176,7 @@ def _type_set(schema: Json) -> set[str] | None:
 
 def _defaults(where: str, wide: Json, narrow: Json) -> Iterator[tuple[str, str]]:
     """A default that comes where there was none speaks of nobody's calls; another one changes what they mean."""
-    if "default" in wide and not same(wide["default"], narrow.get("default", _MISSING)):
+    if "default" in wide and not same(wide["default"], narrow.get("default", MISSING)):
         yield f"{where}/default", "changed"
 
 
@@ -189,7 +190,7 @@ def _values(where: str, wide: Json, narrow: Json) -> Iterator[tuple[str, str]]:
 
 def same(one: object, other: object) -> bool:
     """Compare as JSON does: 1 and true are two values."""
-    if _MISSING in (one, other):
+    if MISSING in (one, other):
         return one is other
     return json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
 

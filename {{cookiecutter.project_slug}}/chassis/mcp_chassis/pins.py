@@ -13,11 +13,11 @@ import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
-from mcp_chassis.fetching import LARGEST, Fetched, check_url, shown
+from mcp_chassis.fetching import LARGEST, Fetched, checked, shown
 
 LOCK: Final = Path("resources.lock.json")
 _FORMAT: Final = 1
@@ -98,7 +98,7 @@ class _Lock(BaseModel):
 def check_reference(url: str) -> None:
     """Raise `Unpinnable` if `url` is not https, or names something that moves, such as a branch (C2)."""
     try:
-        parts = urlsplit(check_url(url))
+        parts = checked(url)
     except ValueError as error:
         raise Unpinnable(str(error)) from None
     if parts.fragment:
@@ -132,29 +132,29 @@ def _movement(whole: str) -> str:
     return ""
 
 
-def read_lock(path: Path = LOCK) -> dict[str, Pin]:
+def read_lock() -> dict[str, Pin]:
     """Return the pins by their URLs; none if there is no lock.
 
     Raises:
         Unpinnable: If it is no such file, or an entry is mutable.
     """
     try:
-        with path.open("rb") as file:
+        with LOCK.open("rb") as file:
             text = file.read(_LARGEST_LOCK + 1)
         if len(text) > _LARGEST_LOCK:
-            raise Unpinnable(f"{path} is larger than {_LARGEST_LOCK} bytes")
+            raise Unpinnable(f"{LOCK} is larger than {_LARGEST_LOCK} bytes")
         json.loads(text, object_pairs_hook=_once_each)
         pins = _Lock.model_validate_json(text).resources
     except FileNotFoundError:
         return {}
     except OSError as error:
-        raise Unpinnable(f"{path} cannot be read: {error.strerror}") from None
+        raise Unpinnable(f"{LOCK} cannot be read: {error.strerror}") from None
     except ValidationError as error:
-        raise Unpinnable(f"{path} is no lock of format {_FORMAT}: {_first(error)}") from None
+        raise Unpinnable(f"{LOCK} is no lock of format {_FORMAT}: {_first(error)}") from None
     except Unpinnable:
         raise
     except (ValueError, RecursionError):
-        raise Unpinnable(f"{path} is not JSON in UTF-8") from None
+        raise Unpinnable(f"{LOCK} is not JSON in UTF-8") from None
     for url in pins:
         check_reference(url)
     return pins

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypedDict
 
-from mcp_chassis.narrowing import TEXTS, Json, Narrowing, same, silent
+from mcp_chassis.narrowing import MISSING, TEXTS, Json, Narrowing, same, silent
 from mcp_chassis.registration import is_ours
 
 FORMAT: Final = 1
@@ -23,7 +23,6 @@ Step = Literal["major", "minor", "patch", "none"]
 _STEPS: Final[dict[Kind, Step]] = {"breaking": "major", "compatible": "minor", "text-only": "patch"}
 _VOLATILE: Final = frozenset({"_meta", "icons", "size"})
 _SORTED: Final = frozenset({"required", "type"})
-_MISSING: Final = object()
 
 
 class Contract(TypedDict):
@@ -36,8 +35,8 @@ class Contract(TypedDict):
     resourceTemplates: dict[str, Json]
 
 
-PARTS: Final = ("tools", "prompts", "resources", "resourceTemplates")
 _IDENTITY: Final = {"tools": "name", "prompts": "name", "resources": "uri", "resourceTemplates": "uriTemplate"}
+PARTS: Final = tuple(_IDENTITY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,17 +112,15 @@ def step_of(changes: Sequence[Change]) -> Step:
 
 def _entry_changes(where: str, old: Json, new: Json) -> Iterator[Change]:
     for key in sorted(old.keys() | new.keys()):
-        before, after = old.get(key, _MISSING), new.get(key, _MISSING)
-        if key in old and key in new and same(before, after):
+        before, after = old.get(key, MISSING), new.get(key, MISSING)
+        if same(before, after):
             continue
         place = f"{where}/{key}"
         if key in TEXTS:
             yield Change("text-only", place, _told(before, after))
-        elif key == "inputSchema" and isinstance(before, dict) and isinstance(after, dict):
-            yield from _schema_changes(place, before, after, given=True)
-        elif key == "outputSchema" and isinstance(before, dict) and isinstance(after, dict):
-            yield from _schema_changes(place, before, after, given=False)
-        elif key == "outputSchema" and before is _MISSING:
+        elif key in ("inputSchema", "outputSchema") and isinstance(before, dict) and isinstance(after, dict):
+            yield from _schema_changes(place, before, after, given=key == "inputSchema")
+        elif key == "outputSchema" and before is MISSING:
             yield Change("compatible", place, "added")
         elif key == "arguments" and isinstance(before, list) and isinstance(after, list):
             yield from _argument_changes(place, before, after)
@@ -136,14 +133,14 @@ def _argument_changes(where: str, old: Sequence[Json], new: Sequence[Json]) -> I
     before, after = ({item["name"]: item for item in items} for items in (old, new))
     for name in sorted(before.keys() | after.keys()):
         place = f"{where}/{name}"
+        was, needed = (side.get(name, {}).get("required", False) for side in (before, after))
+        kind: Kind = "breaking" if needed else "compatible"
         if name not in after:
             yield Change("breaking", place, "removed")
         elif name not in before:
-            needed = after[name].get("required", False)
-            yield Change("breaking" if needed else "compatible", place, "added" + (", required" if needed else ""))
-        elif before[name].get("required", False) != after[name].get("required", False):
-            needed = after[name].get("required", False)
-            yield Change("breaking" if needed else "compatible", place, f"{'' if needed else 'no longer '}required")
+            yield Change(kind, place, "added" + (", required" if needed else ""))
+        elif was != needed:
+            yield Change(kind, place, f"{'' if needed else 'no longer '}required")
         elif not same(before[name], after[name]):
             yield Change("text-only", place, "described otherwise")
 
@@ -182,4 +179,4 @@ def _said(where: str, value: Any, *, names: bool = False) -> Iterator[tuple[str,
 
 
 def _told(before: object, after: object) -> str:
-    return "added" if before is _MISSING else "removed" if after is _MISSING else "changed"
+    return "added" if before is MISSING else "removed" if after is MISSING else "changed"

@@ -20,12 +20,12 @@ from mcp_chassis.forms import conflicts_of
 from mcp_chassis.policy import Rate
 
 _SECONDS_A_DAY = 86_400
-_DRAIN_MARGIN = 5.0
+DRAIN_MARGIN = 5.0
 """Seconds beyond the longest call: one that began with the signal ends by its own deadline."""
 _SQLITE = "sqlite+aiosqlite:///data.db"
 
 
-def _answer(name: str) -> str:
+def answer(name: str) -> str:
     """Return an answer given when the project was rendered; updates change it in `answers.json`."""
     answers = json.loads(resources.files("mcp_chassis").joinpath("answers.json").read_text(encoding="utf-8"))
     return str(answers[name])
@@ -47,7 +47,7 @@ class Settings(EnvironmentSettings):
     )
     port: int = Field(8080, ge=0, le=65535, description="Port to listen on; 0 lets the system choose one")
     public_url: Annotated[str, AfterValidator(forms.web_address)] = Field(
-        default_factory=lambda: _answer("public_url"),
+        default_factory=lambda: answer("public_url"),
         description="Address that clients use; its host is accepted in Host and Origin headers",
     )
     auth: Annotated[_List, AfterValidator(forms.auth_modes)] = Field(
@@ -111,7 +111,7 @@ class Settings(EnvironmentSettings):
         1800, ge=1, le=_SECONDS_A_DAY, description="Seconds without a request after which a session ends"
     )
     tool_timeout: float = Field(
-        default_factory=lambda: float(_answer("tool_timeout")),
+        default_factory=lambda: float(answer("tool_timeout")),
         gt=0,
         le=3600,
         description="Seconds that the longest tool call may take; no tool may declare more",
@@ -265,7 +265,7 @@ class Settings(EnvironmentSettings):
     @property
     def drain_seconds(self) -> float:
         """How long calls in flight may take after a signal."""
-        return self.tool_timeout + _DRAIN_MARGIN if self.drain_timeout is None else self.drain_timeout
+        return self.tool_timeout + DRAIN_MARGIN if self.drain_timeout is None else self.drain_timeout
 
     @property
     def store_shown(self) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from inspect import isawaitable
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Generic, Literal, TextIO, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, Literal, TextIO, TypeAlias, TypeVar
 
 from prometheus_client import CollectorRegistry, start_http_server, write_to_textfile
 from prometheus_client.metrics_core import GaugeMetricFamily
@@ -101,6 +101,10 @@ class Result:
     seconds: float
 
 
+Run: TypeAlias = Callable[[Subject], Iterable[Finding] | Awaitable[Iterable[Finding]]]
+"""How a check is looked at: a finding for each place, at once or when they are there."""
+
+
 @dataclass(frozen=True, slots=True)
 class Check(Generic[Subject]):
     """One promise and how it is looked at.
@@ -110,26 +114,24 @@ class Check(Generic[Subject]):
         name: What programs know it by.
         rule: What must hold, or what is sent.
         fix: What mends it.
-        run: Yields what it sees, a finding a place; may be async.
+        run: Yields what it sees.
     """
 
     id: str
     name: str
     rule: str
     fix: str
-    run: Callable[[Subject], Iterable[Finding] | Awaitable[Iterable[Finding]]]
+    run: Run[Subject]
 
 
 class Profile(list[Check[Subject]]):
     """A list of checks; a function joins it by a decorator, with its docstring as the rule."""
 
-    def check(
-        self, row: str, fix: str
-    ) -> Callable[[Callable[[Subject], Iterable[Finding]]], Callable[[Subject], Iterable[Finding]]]:
+    def check(self, row: str, fix: str) -> Callable[[Run[Subject]], Run[Subject]]:
         """Add the decorated function, under its own name."""
 
-        def add(run: Callable[[Subject], Iterable[Finding]]) -> Callable[[Subject], Iterable[Finding]]:
-            self.append(Check(row, run.__name__, (run.__doc__ or "").strip(), fix, run))
+        def add(run: Run[Subject]) -> Run[Subject]:
+            self.append(Check(row, run.__name__, " ".join((run.__doc__ or "").split()), fix, run))
             return run
 
         return add
@@ -182,18 +184,22 @@ def write(results: Sequence[Result], stream: TextIO, *, as_json: bool) -> None:
     if as_json:
         print(to_json([asdict(item) for item in results], indent=2).decode(), file=stream)
         return
-    colour = stream.isatty() and "NO_COLOR" not in os.environ
     for outcome in _MARKS:
         for item in results:
             if item.result == outcome:
-                print(*_lines(item, colour), sep="\n", file=stream)
+                print(*_lines(item, stream), sep="\n", file=stream)
     counts = {outcome: sum(item.result == outcome for item in results) for outcome in _MARKS}
     print("\n" + ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count), file=stream)
 
 
-def _lines(item: Result, colour: bool) -> Iterator[str]:
+def coloured(text: str, shade: int, stream: TextIO) -> str:
+    """Return a text as `stream` shows it: coloured on a terminal, unless NO_COLOR is set."""
+    return f"\x1b[{shade}m{text}\x1b[0m" if stream.isatty() and "NO_COLOR" not in os.environ else text
+
+
+def _lines(item: Result, stream: TextIO) -> Iterator[str]:
     word, shade = _MARKS[item.result]
-    mark = f"\x1b[{shade}m{word:6}\x1b[0m" if colour else f"{word:6}"
+    mark = coloured(f"{word:6}", shade, stream)
     place = f" ({item.where})" if item.where else ""
     yield f"{mark}  {item.id:3}  {item.name:22}  {item.found}{place}".rstrip()
     if failed([item]):

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from importlib import resources
 from typing import Final
 
 from mcp_chassis.checks import Finding
 from mcp_chassis.checks.sources import Block, seconds
+from mcp_chassis.settings import DRAIN_MARGIN, answer
 
 PROBES: Final = ("startupProbe", "livenessProbe", "readinessProbe")
 SERVING: Final = frozenset({"Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "Pod"})
@@ -30,8 +29,6 @@ _OURS: Final = re.compile(
     r"MCP_(ENVIRONMENT|PUBLIC_URL|AUTH|EXPOSURE|HOST|PORT|(STATE|DATABASE|DATABASE_MIGRATION)_URL)"
 )
 """A container that is given one of these runs a server of this kind."""
-_BEYOND_CALL: Final = 5.0
-"""Seconds by which the drain exceeds the longest call unless MCP_DRAIN_TIMEOUT says otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,15 +42,9 @@ class Limits:
     def of(cls, variables: dict[str, str]) -> Limits:
         """Return what a process with these variables does; without them, what the answers say."""
         call = seconds(variables.get("MCP_TOOL_TIMEOUT", ""))
-        call = answered_call() if call is None else call
+        call = float(answer("tool_timeout")) if call is None else call
         drain = seconds(variables.get("MCP_DRAIN_TIMEOUT", ""))
-        return cls(call, call + _BEYOND_CALL if drain is None else drain)
-
-
-def answered_call() -> float:
-    """Return the longest call that the template's answers allow, in seconds."""
-    answers = json.loads(resources.files("mcp_chassis").joinpath("answers.json").read_text(encoding="utf-8"))
-    return float(answers["tool_timeout"])
+        return cls(call, call + DRAIN_MARGIN if drain is None else drain)
 
 
 def is_ours(variables: Iterable[str]) -> bool:
@@ -73,6 +64,18 @@ class Variables:
         return name in self.texts or name in self.referred
 
 
+def title_of(one: Block) -> str:
+    """Return `Kind/name` of an object."""
+    return f"{one.text('kind')}/{one.text('metadata', 'name')}"
+
+
+def image_of(container: Block) -> tuple[str, str, str]:
+    """Return the repository, the tag and the digest of a container's image; empty is what it does not name."""
+    name, _, digest = container.text("image").partition("@")
+    tag = name.rpartition("/")[2].partition(":")[2]
+    return name.removesuffix(f":{tag}"), tag, digest
+
+
 class Workload:
     """An object that makes pods."""
 
@@ -80,7 +83,7 @@ class Workload:
         template = body.block(*POD_OF[body.text("kind")])
         self.body = body
         self.kind = body.text("kind")
-        self.title = f"{self.kind}/{body.text('metadata', 'name')}"
+        self.title = title_of(body)
         self.space = body.text("metadata", "namespace")
         self.metadata = template.block("metadata")
         self.pod = template.block("spec")
@@ -147,11 +150,11 @@ class Cluster:
         """Seconds of the longest call that the project knows elsewhere, for a stream that holds no server."""
         self.workloads = [Workload(one) for one in self.objects if one.text("kind") in POD_OF]
         self.servers = list(self._servers())
-        images = {_repository(server.app) for server in self.servers}
+        images = {image_of(server.app)[0] for server in self.servers}
         self.ours = [
             workload
             for workload in self.workloads
-            if any(_repository(one) in images or is_ours(self.variables(one).texts) for one in workload.containers)
+            if any(image_of(one)[0] in images or is_ours(self.variables(one).texts) for one in workload.containers)
         ]
 
     def _servers(self) -> Iterator[Server]:
@@ -185,6 +188,10 @@ class Cluster:
         near = [one for one in self.workloads if one.space == space or not (space and one.space)]
         return [one for one in near if selects(by.block(*path), one.labels)]
 
+    def behind(self, service: Block) -> list[Workload]:
+        """Return the workloads that a Service leads to; without a selector it leads to none."""
+        return self.selected(service, "spec", "selector") if service.block("spec", "selector") else []
+
     def variables(self, container: Block) -> Variables:
         """Return what a container is given."""
         texts: dict[str, str] = {}
@@ -211,6 +218,11 @@ class Cluster:
             if scaler.text("spec", "scaleTargetRef", "name") == workload.body.text("metadata", "name"):
                 return whole(scaler.text("spec", "minReplicas"), 1), whole(scaler.text("spec", "maxReplicas"), count)
         return count, count
+
+
+def target_of(port: Block) -> str:
+    """Return the name or the number of the pods' port that a port of a Service leads to."""
+    return port.text("targetPort") or port.text("port")
 
 
 def merge(target: Block, patch: Block) -> None:
@@ -257,8 +269,3 @@ def selects(selector: Block, labels: Block) -> bool:
         if not held.get(rule.text("operator"), False):
             return False
     return True
-
-
-def _repository(container: Block) -> str:
-    name = container.text("image").partition("@")[0]
-    return re.sub(r":[^/:]*$", "", name)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Awaitable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, NoReturn
@@ -14,7 +13,7 @@ import anyio
 import typer
 from pydantic_core import from_json
 
-from mcp_chassis.checks import Check, Looks, Nothing, Subject, Unseen, examine, failed, probe, write
+from mcp_chassis.checks import Looks, Nothing, Result, Unseen, coloured, examine, failed, probe, write
 from mcp_chassis.checks.protocol import entry_of, publish
 from mcp_chassis.checks.target import NotStarted, chosen, end_on_signals, started
 from mcp_chassis.checks.wire import ERAS
@@ -54,20 +53,23 @@ def check_commands(server: Server) -> typer.Typer:
 
         Reads deploy/ and compose.yaml as they are, with your drop-ins and overlays, and what your tools declare.
         """
-        _need_libraries(root=True)
+        _need_libraries()
+        need_root()
         from mcp_chassis.checks.timeouts import Project, timeouts
 
-        _finish(timeouts, Project(Path(), given_variables(), server.declared_timeouts), as_json)
+        subject = Project(Path(), given_variables(), server.declared_timeouts)
+        finish(anyio.run(examine, timeouts, subject), as_json=as_json)
 
     @app.command("policy")
     def policy_command(as_json: Json = False) -> None:
         """Prove what policy.yaml demands beyond the template; without that file, nothing is (M5)."""
-        _need_libraries(root=True)
+        _need_libraries()
+        need_root()
         from mcp_chassis.checks.policy import Policed, policy
         from mcp_chassis.checks.timeouts import Project
 
         subject = Policed(Project(Path(), given_variables(), server.declared_timeouts))
-        _finish(policy if subject.there else policy[:1], subject, as_json)
+        finish(anyio.run(examine, policy if subject.there else policy[:1], subject), as_json=as_json)
 
     @app.command("manifests")
     def manifests_command(files: Files, as_json: Json = False) -> None:
@@ -81,37 +83,36 @@ def check_commands(server: Server) -> typer.Typer:
         try:
             cluster = given(files, sys.stdin)
         except (OSError, ValueError) as error:
-            _leave(f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else str(error), _USAGE)
-        _finish(manifests, cluster, as_json)
+            leave(f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else str(error), _USAGE)
+        finish(anyio.run(examine, manifests, cluster), as_json=as_json)
 
     add_publish(app)
     return app
 
 
-def _need_libraries(*, root: bool = False) -> None:
+def _need_libraries() -> None:
     if not (find_spec("yaml") and find_spec("crossplane")):
-        _leave("check needs libraries that a server does not: uv add --dev 'mcp-chassis[checks]'", _USAGE)
-    if root and not Path("chassis", "mcp_chassis").is_dir():
-        _leave("run this in the root of your project, where pyproject.toml and chassis/ are", _USAGE)
+        leave("check needs libraries that a server does not: uv add --dev 'mcp-chassis[checks]'", _USAGE)
 
 
-def _finish(checks: Iterable[Check[Subject]], subject: Subject, as_json: bool) -> None:
-    results = anyio.run(examine, checks, subject)
+def need_root() -> None:
+    """Leave with 2 unless this is the root of a project."""
+    if not Path("chassis", "mcp_chassis").is_dir():
+        leave("run this in the root of your project, where pyproject.toml and chassis/ are", _USAGE)
+
+
+def finish(results: Sequence[Result], *, as_json: bool) -> None:
+    """Write the report, and leave with 1 if the run is not good."""
     write(results, sys.stdout, as_json=as_json)
     if failed(results):
         raise typer.Exit(_FOUND)
 
 
-def schema_commands(package: Callable[[], str], command: str) -> typer.Typer:
-    """Return `schema`.
-
-    Args:
-        package: Returns what `python -m` starts.
-        command: What the project's command is called.
-    """
+def schema_commands(server: Server) -> typer.Typer:
+    """Return `schema`."""
     meaning = "The contract of your tools: keep it, and see what a change means to those who call."
     app = typer.Typer(help=meaning, no_args_is_help=True)
-    write_it = f"uv run {command} schema write"
+    write_it = f"uv run {server.name} schema write"
 
     @app.command("write")
     def write_command() -> None:
@@ -119,7 +120,7 @@ def schema_commands(package: Callable[[], str], command: str) -> typer.Typer:
 
         Commit both files; `sha256sum -c tools.sha256` in schema/ verifies them.
         """
-        text = text_of(_asked(package()))
+        text = text_of(_asked(server))
         _FOLDER.mkdir(exist_ok=True)
         _CONTRACT.write_text(text, encoding="utf-8", newline="\n")
         _DIGEST.write_text(f"{digest_of(text)}  {_CONTRACT.name}\n", encoding="utf-8", newline="\n")
@@ -130,35 +131,35 @@ def schema_commands(package: Callable[[], str], command: str) -> typer.Typer:
         """Exit 1 if the contract is not the one that was accepted, and say what that means to callers."""
         kept, said = _kept(_CONTRACT, write_it), _CONTRACT.read_text(encoding="utf-8")
         if said != text_of(kept) or _digest_kept() != digest_of(said):
-            _leave(f"{_CONTRACT} and {_DIGEST} do not belong together: a hand or a merge changed one; run: {write_it}")
-        found = _asked(package())
+            leave(f"{_CONTRACT} and {_DIGEST} do not belong together: a hand or a merge changed one; run: {write_it}")
+        found = _asked(server)
         _tell(compare(kept, found))
         if text_of(found) != said:
-            _leave(f"accept it, after a review, with: {write_it}")
+            leave(f"accept it, after a review, with: {write_it}")
 
     @app.command("diff")
     def diff_command(
         older: Annotated[Path, typer.Argument(help="An older tools.json, from another release.")] = _CONTRACT,
     ) -> None:
         """Show what changed since an older contract, and the step of a version that it asks for."""
-        _tell(compare(_kept(older, write_it), _asked(package())))
+        _tell(compare(_kept(older, write_it), _asked(server)))
 
     return app
 
 
-def _asked(package: str) -> Contract:
+def _asked(server: Server) -> Contract:
     """Return the contract of the server of this project, the same in both eras."""
     end_on_signals()
     try:
-        with started(package) as target:
+        with started(str(server.package)) as target:
             one, other = (anyio.run(target.contract, era) for era in ERAS)
     except (NotStarted, Nothing, Unseen) as error:
-        _leave(str(error))
+        leave(str(error))
     except KeyboardInterrupt:
-        _leave("stopped")
+        leave("stopped")
     if one != other:
         _tell(compare(one, other))
-        _leave("the two eras do not offer the same, the first with initialize, the second without: see above")
+        leave("the two eras do not offer the same, the first with initialize, the second without: see above")
     return one
 
 
@@ -166,12 +167,12 @@ def _kept(path: Path, write_it: str) -> Contract:
     try:
         found = from_json(path.read_bytes())
     except OSError:
-        _leave(f"{path} is not there; the first one is written by: {write_it}")
+        leave(f"{path} is not there; the first one is written by: {write_it}")
     except ValueError:
-        _leave(f"{path} is no JSON: a merge may have left its marks; run: {write_it}")
+        leave(f"{path} is no JSON: a merge may have left its marks; run: {write_it}")
     parts = found if isinstance(found, dict) else {}
     if parts.get("format") != FORMAT or not all(isinstance(parts.get(part), dict) for part in PARTS):
-        _leave(f"{path} is not of format {FORMAT}; run: {write_it}")
+        leave(f"{path} is not of format {FORMAT}; run: {write_it}")
     contract: Contract = found
     return contract
 
@@ -181,11 +182,9 @@ def _digest_kept() -> str:
 
 
 def _tell(changes: Sequence[Change]) -> None:
-    colour = sys.stdout.isatty()
     for change in changes:
-        word = f"{change.kind:10}"
-        shown = f"\x1b[{_COLOURS[change.kind]}m{word}\x1b[0m" if colour else word
-        print(f"{shown}  {change.where}: {change.what}")
+        word = coloured(f"{change.kind:10}", _COLOURS[change.kind], sys.stdout)
+        print(f"{word}  {change.where}: {change.what}")
     count = f"{len(changes)} change{'s' if len(changes) > 1 else ''}"
     print(f"\n{count}; the next version is a {step_of(changes)} one" if changes else "no change", flush=True)
 
@@ -236,7 +235,7 @@ def add_probe(app: typer.Typer) -> None:
 
             raise typer.Exit(anyio.run(probe.again, once, every) if every else anyio.run(once))
         except (ValueError, OSError) as error:
-            _leave(str(error), _USAGE)
+            leave(str(error), _USAGE)
 
 
 def _items(
@@ -281,16 +280,15 @@ def add_publish(app: typer.Typer) -> None:
             entry = entry_of(version, private=private_registry)
             results = anyio.run(examine, publish, entry)
             if not failed(results):
-                item = replace(probe.wanted(entry.urls[0], token_file), version=entry.release)
+                item = probe.wanted(entry.urls[0], token_file, version=entry.release)
                 found = anyio.run(probe.look, item, chosen(*_PUBLISHED), probe.Patience(wait, days=0))
                 results += found.results
         except ValueError as error:
-            _leave(str(error), _USAGE)
-        write(results, sys.stdout, as_json=as_json)
-        if failed(results):
-            raise typer.Exit(_FOUND)
+            leave(str(error), _USAGE)
+        finish(results, as_json=as_json)
 
 
-def _leave(text: str, code: int = _FOUND) -> NoReturn:
+def leave(text: str, code: int = _FOUND) -> NoReturn:
+    """Say why on standard error, and leave."""
     print(text, file=sys.stderr)
     raise typer.Exit(code)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from mcp_chassis.checks import Finding, Outcome, Profile, judged
-from mcp_chassis.checks.cluster import POD_OF, Cluster, Limits, Server, merge
+from mcp_chassis.checks.cluster import POD_OF, Cluster, Limits, Server, image_of, merge, title_of
 from mcp_chassis.checks.sources import Block, Yaml, blocks, load, read, seconds
 
 FLOOR: Final = 300.0
@@ -254,8 +254,7 @@ def _mark(one: Block, config: Block) -> None:
             one.block("spec").put("replicas", count.value("count"), count.place)
     for container in [*template.blocks("spec", "containers"), *template.blocks("spec", "initContainers")]:
         for image in config.blocks("images"):
-            given = container.text("image")
-            name = re.sub(r"(:[^/:@]*)?(@.*)?$", "", given)
+            given, name = container.text("image"), image_of(container)[0]
             if name and re.fullmatch(image.text("name"), name):
                 rest = given.removeprefix(name)
                 if "digest" in image or "newTag" in image:
@@ -283,7 +282,7 @@ def _generate(given: Block, folder: Path, objects: list[Block]) -> None:
         key, _, value = literal.partition("=")
         data.put(key, value.strip("\"'"), given.at("literals"))
     for known in objects:
-        if (known.text("kind"), known.text("metadata", "name")) == ("ConfigMap", given.text("name")):
+        if title_of(known) == f"ConfigMap/{given.text('name')}":
             if given.text("behavior") == "replace":
                 known.put("data", data, given.place)
             merge(known.block("data"), data)

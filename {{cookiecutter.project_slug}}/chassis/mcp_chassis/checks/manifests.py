@@ -11,7 +11,7 @@ from typing import Final, TextIO
 from zoneinfo import available_timezones
 
 from mcp_chassis.checks import Finding, Profile, judged
-from mcp_chassis.checks.cluster import Cluster, Workload, selects, share, whole
+from mcp_chassis.checks.cluster import Cluster, Workload, image_of, selects, share, target_of, title_of, whole
 from mcp_chassis.checks.kustomize import NAMES, chain
 from mcp_chassis.checks.pods import pods
 from mcp_chassis.checks.sources import Block, Yaml, blocks, load, read
@@ -58,7 +58,7 @@ def selectors(cluster: Cluster) -> Iterator[Finding]:
     for one in cluster.kind("Service", "PodDisruptionBudget", "NetworkPolicy", "PodMonitor"):
         keys = path.get(one.text("kind"), ("spec", "selector"))
         if one.block(*keys):
-            yield judged(bool(cluster.selected(one, *keys)), one.at(*keys), _title(one))
+            yield judged(bool(cluster.selected(one, *keys)), one.at(*keys), title_of(one))
 
 
 @manifests.check("D5", "name a port of the pods that the selector takes")
@@ -66,12 +66,12 @@ def service_ports(cluster: Cluster) -> Iterator[Finding]:
     """what a Service or PodMonitor leads to is a port that the pods have; the server's own is on loopback"""
     for one in cluster.kind("Service", "PodMonitor"):
         for port in [*one.blocks("spec", "ports"), *one.blocks("spec", "podMetricsEndpoints")]:
-            target = port.text("targetPort") or port.text("port")
-            for workload in cluster.selected(one, "spec", "selector") if one.block("spec", "selector") else []:
+            target = target_of(port)
+            for workload in cluster.behind(one):
                 foreign = target if target.isdecimal() and workload not in cluster.ours else ""
                 number = workload.ports().get(target, foreign)
                 good = number != "" and not _is_loopback(cluster, workload, number)
-                yield judged(good, port.at("targetPort"), f"{_title(one)} port {target} of {workload.title}")
+                yield judged(good, port.at("targetPort"), f"{title_of(one)} port {target} of {workload.title}")
 
 
 @manifests.check("D5", "name a port of the pods; never the server's own, which is on loopback")
@@ -81,12 +81,12 @@ def policy_ports(cluster: Cluster) -> Iterator[Finding]:
         pods = cluster.selected(policy, "spec", "podSelector")
         for rule in policy.blocks("spec", "ingress") if pods else []:
             if not rule.blocks("ports"):
-                yield judged(not any(pod in cluster.ours for pod in pods), rule.place, f"{_title(policy)}: all ports")
+                yield judged(not any(pod in cluster.ours for pod in pods), rule.place, f"{title_of(policy)}: all ports")
             for port in rule.blocks("ports"):
                 text = port.text("port")
                 numbers = [(pod, pod.ports()[text]) for pod in pods if text in pod.ports()]
                 good = bool(numbers) and not any(_is_loopback(cluster, pod, number) for pod, number in numbers)
-                yield judged(good, port.place, f"{_title(policy)} port {text}")
+                yield judged(good, port.place, f"{title_of(policy)} port {text}")
 
 
 @manifests.check("S4", "set either minAvailable or maxUnavailable, so that one pod may leave")
@@ -136,7 +136,7 @@ def public_route(cluster: Cluster) -> Iterator[Finding]:
     for one in _backends(cluster):
         pods = cluster.selected(one.service, "spec", "selector")
         for server in [server for server in cluster.servers if server.workload in pods]:
-            target = one.port.text("targetPort") or one.port.text("port") if one.port is not None else ""
+            target = target_of(one.port) if one.port is not None else ""
             number = server.workload.ports().get(target, target)
             bare = server.edge is None and not all(path.startswith(_PUBLIC_PATHS) for path in one.paths)
             words = f"{one.title}, port {target}, {' '.join(one.paths)}"
@@ -147,12 +147,12 @@ def public_route(cluster: Cluster) -> Iterator[Finding]:
 def public_service(cluster: Cluster) -> Iterator[Finding]:
     """a Service of type LoadBalancer or NodePort reaches the server's public port alone"""
     for one in [one for one in cluster.kind("Service") if one.text("spec", "type") in ("LoadBalancer", "NodePort")]:
-        pods = cluster.selected(one, "spec", "selector") if one.block("spec", "selector") else []
+        pods = cluster.behind(one)
         for ports in [server.workload.ports() for server in cluster.servers if server.workload in pods]:
             for port in one.blocks("spec", "ports"):
-                target = port.text("targetPort") or port.text("port")
+                target = target_of(port)
                 good = ports.get(target, "public") in ("public", ports.get("public"))
-                yield judged(good, port.place, f"{_title(one)}, port {target}")
+                yield judged(good, port.place, f"{title_of(one)}, port {target}")
 
 
 @manifests.check("D5", "add it, or know why not: server.yaml of the template shows one")
@@ -182,8 +182,7 @@ def cron(cluster: Cluster) -> Iterator[Finding]:
 def image_tag(cluster: Cluster) -> Iterator[Finding]:
     """every image has a digest, or a tag that is not latest"""
     for _, container in cluster.containers:
-        name, _, digest = container.text("image").partition("@")
-        tag = name.rpartition("/")[2].partition(":")[2]
+        _, tag, digest = image_of(container)
         yield judged(bool(digest) or tag not in ("", "latest"), container.at("image"), container.text("image"))
 
 
@@ -244,7 +243,7 @@ def _backends(cluster: Cluster) -> Iterator[_Backend]:
 def _backend(cluster: Cluster, route: Block, place: str, name: str, port: str, paths: list[str]) -> _Backend:
     service = cluster.named("Service", name) or Block(place)
     ports = [one for one in service.blocks("spec", "ports") if port in (one.text("name"), one.text("port"))]
-    return _Backend(f"{_title(route)} to {name}:{port}", place, service, ports[0] if ports else None, paths)
+    return _Backend(f"{title_of(route)} to {name}:{port}", place, service, ports[0] if ports else None, paths)
 
 
 def _is_loopback(cluster: Cluster, workload: Workload, number: str) -> bool:
@@ -267,7 +266,3 @@ def _is_field(part: str, least: int, most: int, names: str) -> bool:
         names.find(word) // 3 + least if word in names else int(word) if word.isdecimal() else -1 for word in words
     ]
     return all(least <= number <= most for number in given) and given == sorted(given)
-
-
-def _title(one: Block) -> str:
-    return f"{one.text('kind')}/{one.text('metadata', 'name')}"

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
@@ -20,7 +19,8 @@ import anyio
 import typer
 from pydantic_core import to_json
 
-from mcp_chassis.checks import Finding, Nothing, Profile, Unseen, examine, failed, judged, write
+from mcp_chassis.checks import Finding, Nothing, Profile, Unseen, examine, judged
+from mcp_chassis.checks.commands import Json, finish, leave, need_root
 
 MANIFEST: Final = "chassis/owned.sha256"
 ANSWERS: Final = ".copier-answers.yml"
@@ -54,7 +54,6 @@ INSTEAD: Final = {
 }
 """What to use in place of an edit, by the beginning of a path; the longest counts."""
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for a program.")]
 Owner = Literal["template", "yours", "derived"]
 State = Literal["", "changed", "missing", "added", "detached"]
 """`added`: of yours, where only the template's belong. `detached`: the template's once, yours since `ops detach`."""
@@ -261,16 +260,11 @@ def add_ownership(app: typer.Typer) -> None:
 
         Also what lies in a folder of the template's, and what a file of yours lacks, in the words of UPGRADING.
         """
-        results = anyio.run(examine, ownership, _project())
-        write(results, sys.stdout, as_json=as_json)
-        if failed(results):
-            raise typer.Exit(1)
+        finish(anyio.run(examine, ownership, _project()), as_json=as_json)
 
 
 def _project() -> Project:
-    if not Path("chassis", "mcp_chassis").is_dir():
-        print("run this in the root of your project, where pyproject.toml and chassis/ are", file=sys.stderr)
-        raise typer.Exit(2)
+    need_root()
     return Project(Path())
 
 
@@ -295,6 +289,5 @@ def add_owned(app: typer.Typer) -> None:
         try:
             detach(_project(), paths)
         except NotDetachable as error:
-            print(error, file=sys.stderr)
-            raise typer.Exit(1) from None
+            leave(str(error))
         print(f"yours now: {', '.join(paths)}; commit {ANSWERS} and {MANIFEST}")

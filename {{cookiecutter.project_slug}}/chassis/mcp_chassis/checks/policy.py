@@ -11,13 +11,14 @@ from functools import cached_property
 from typing import Final
 
 from mcp_chassis.checks import Finding, Nothing, Profile, Unseen, judged
-from mcp_chassis.checks.cluster import Cluster, Limits, Variables, is_ours
+from mcp_chassis.checks.cluster import Cluster, Limits, Variables, image_of, is_ours, title_of
 from mcp_chassis.checks.kustomize import NAMES, Builder
 from mcp_chassis.checks.sources import Block, Yaml, blocks, read
 from mcp_chassis.checks.timeouts import Project, environment_of
+from mcp_chassis.forms import AUTH_MODES
 
 POLICY: Final = "policy.yaml"
-_WAYS: Final = frozenset({"none", "keys", "jwt", "mtls"})
+_WAYS: Final = frozenset(AUTH_MODES)
 NUMBERS: Final = {"maximum_tool_seconds": (1, 3600), "minimum_replicas": (2, 100)}
 """Rules that are numbers, with the bounds that the template has: no longer call, no replica alone."""
 LISTS: Final = {
@@ -208,7 +209,7 @@ def _marked(given: Policed, rule: str, key: str) -> Iterator[Finding]:
     for name in given.texts(rule):
         for cluster in given.clusters:
             for one in cluster.objects:
-                words = f"{one.text('kind')}/{one.text('metadata', 'name')}: {name}"
+                words = f"{title_of(one)}: {name}"
                 yield judged(one.text("metadata", key, name).strip() != "", one.place, words)
             for workload in cluster.workloads:
                 words = f"{workload.title}, pods: {name}"
@@ -227,24 +228,24 @@ def required_annotations(given: Policed) -> Iterator[Finding]:
     return _marked(given, "required_annotations", "annotations")
 
 
-def _images(given: Policed) -> Iterator[tuple[str, str]]:
-    for cluster in given.clusters:
-        yield from [(one.text("image"), one.at("image")) for _, one in cluster.containers]
+def _containers(given: Policed) -> list[Block]:
+    return [container for cluster in given.clusters for _, container in cluster.containers]
 
 
 @policy.check("M5", "name a release, or a digest, under images: in the overlay")
 def forbid_image_tags(given: Policed) -> Iterator[Finding]:
     """no image of a cluster has a forbidden tag; without tag and digest it is latest"""
     forbidden = given.texts("forbid_image_tags")
-    for image, place in _images(given):
-        name, _, digest = image.partition("@")
-        tag = name.rpartition("/")[2].partition(":")[2] or ("" if digest else "latest")
-        yield judged(tag not in forbidden, place, image)
+    for container in _containers(given):
+        _, tag, digest = image_of(container)
+        named = tag or ("" if digest else "latest")
+        yield judged(named not in forbidden, container.at("image"), container.text("image"))
 
 
 @policy.check("M5", "mirror the image, and name the mirror under images: in the overlay")
 def allowed_registries(given: Policed) -> Iterator[Finding]:
     """every image of a cluster comes from one of these registries"""
     allowed = tuple(f"{name.rstrip('/')}/" for name in given.texts("allowed_registries"))
-    for image, place in _images(given):
-        yield judged(image.startswith(allowed), place, image)
+    for container in _containers(given):
+        image = container.text("image")
+        yield judged(image.startswith(allowed), container.at("image"), image)

@@ -12,14 +12,14 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, TextIO
-from urllib.parse import urlsplit
 
 import anyio
 from pydantic_core import to_json
 
-from mcp_chassis.checks import Check, Finding, Result, examine, failed, write
+from mcp_chassis.checks import Check, Result, examine, failed, write
 from mcp_chassis.checks import server as _server  # noqa: F401  # it fills the list
 from mcp_chassis.checks.target import NO_ANSWER, Target, chosen
+from mcp_chassis.fetching import parts_of
 
 _PAUSE: Final = 3.0
 _AT_ONCE: Final = 8
@@ -129,12 +129,8 @@ def wanted(
     Raises:
         Misused: If the URL is none, or a file cannot be read.
     """
-    try:
-        parts = urlsplit(url)
-        good = parts.scheme in ("http", "https") and parts.hostname and "@" not in parts.netloc and parts.port != 0
-    except ValueError:
-        good = False
-    if not good:
+    parts = parts_of(url)
+    if parts is None or parts.scheme not in ("http", "https") or "@" in parts.netloc:
         shown = "what was given" if "@" in url else url  # before an @ stands a password
         raise Misused(f"{shown} is no address of a server; write https://notes.example.com/mcp")
     item = Wanted(name or parts.netloc, url, token_file, schema_file, version)
@@ -197,23 +193,19 @@ async def _once(item: Wanted, checks: Sequence[Check[Target]], patience: Patienc
     try:
         target = item.target(patience.step, patience.days)
     except Misused as error:  # it could be read at the start: a rotation may be under way
-        return await _broken(item, "admitted", "The credential can be read.", "put the file back", str(error))
+        return _broken(item, "admitted", "The credential can be read.", "put the file back", str(error))
     with anyio.move_on_after(patience.wait):
-        results = [_clean(result, target.token) for result in await examine(checks, target)]
+        results = [
+            replace(result, found=_told_by(result.found, target.token)) for result in await examine(checks, target)
+        ]
         return Look(item, results, target.facts, _told_by(target.introduction, target.token), time.time())
     found = f"{NO_ANSWER}not done after {patience.wait:.0f} s"
-    return await _broken(item, _DEADLINE, "One look ends in time.", "see what makes its answers slow", found)
+    return _broken(item, _DEADLINE, "One look ends in time.", "see what makes its answers slow", found)
 
 
-async def _broken(item: Wanted, name: str, rule: str, fix: str, found: str) -> Look:
-    async def run(_: Target) -> list[Finding]:
-        return [Finding("fail", found)]
-
-    return Look(item, await examine([Check("G5", name, rule, fix, run)], Target(item.url)), {}, "", time.time())
-
-
-def _clean(result: Result, token: str | None) -> Result:
-    return replace(result, found=_told_by(result.found, token))
+def _broken(item: Wanted, name: str, rule: str, fix: str, found: str) -> Look:
+    result = Result("G5", name, "fail", rule, found, "", fix, required=True, seconds=0)
+    return Look(item, [result], {}, "", time.time())
 
 
 def _told_by(text: str, token: str | None) -> str:

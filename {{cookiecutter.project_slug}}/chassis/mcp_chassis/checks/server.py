@@ -17,7 +17,7 @@ from anyio.streams.tls import TLSAttribute
 
 from mcp_chassis.auth import EXPIRES_HEADER
 from mcp_chassis.checks import Finding, Nothing, judged
-from mcp_chassis.checks.target import Target, add_check
+from mcp_chassis.checks.target import CHECKS, Target
 from mcp_chassis.checks.wire import ERAS, HANDSHAKE, STATELESS, Era, Json, Reply
 from mcp_chassis.registration import PING
 from mcp_chassis.schema import digest_of, text_of
@@ -29,7 +29,7 @@ _SPREAD: Final = 0.8
 _REFUSED: Final = (401, 403)
 
 
-@add_check("G5", "mend the name in DNS, or the URL")
+@CHECKS.check("G5", "mend the name in DNS, or the URL")
 async def dns(target: Target) -> list[Finding]:
     """The host has an address."""
     target.direct()
@@ -42,7 +42,7 @@ async def dns(target: Target) -> list[Finding]:
     return [Finding("pass", ", ".join(sorted({str(address[4][0]) for address in found})))]
 
 
-@add_check("G5", "look at the certificate that this host presents: whose it is, who signed it, until when")
+@CHECKS.check("G5", "look at the certificate that this host presents: whose it is, who signed it, until when")
 async def tls(target: Target) -> list[Finding]:
     """The certificate is valid, and for this host."""
     parts = urlsplit(target.url)
@@ -69,7 +69,7 @@ async def tls(target: Target) -> list[Finding]:
     return [Finding("pass", f"valid for {target.host}")]
 
 
-@add_check("G5", "renew the certificate, and see why that did not happen by itself")
+@CHECKS.check("G5", "renew the certificate, and see why that did not happen by itself")
 async def certificate(target: Target) -> list[Finding]:
     """The certificate lasts for some days more."""
     begins = target.facts.pop("certificate_begins", None)
@@ -78,13 +78,13 @@ async def certificate(target: Target) -> list[Finding]:
     return [target.ending("certificate", target.facts["certificate_ends_timestamp_seconds"], begins)]
 
 
-@add_check("T3", "look at the server's log under the request id, and at what stands before it")
+@CHECKS.check("T3", "look at the server's log under the request id, and at what stands before it")
 async def handshake(target: Target) -> list[Finding]:
     """initialize is answered with protocolVersion, serverInfo and capabilities."""
     return [await _introduced(target, HANDSHAKE, STATELESS, "protocolVersion", "serverInfo", "capabilities")]
 
 
-@add_check("T3", "look at what stands before the server: every MCP- header and every status must pass unchanged")
+@CHECKS.check("T3", "look at what stands before the server: every MCP- header and every status must pass unchanged")
 async def stateless(target: Target) -> list[Finding]:
     """server/discover is answered with supportedVersions and capabilities."""
     return [await _introduced(target, STATELESS, HANDSHAKE, "supportedVersions", "capabilities")]
@@ -105,7 +105,7 @@ async def _introduced(target: Target, era: Era, other: Era, *needed: str) -> Fin
     return Finding("pass", f"{target.introduction}, {shown}")
 
 
-@add_check("G4", "wait for the rollout of the release, or publish what runs")
+@CHECKS.check("G4", "wait for the rollout of the release, or publish what runs")
 async def release(target: Target) -> list[Finding]:
     """What runs is the release that is expected."""
     if target.version is None or not target.introduction:
@@ -114,7 +114,9 @@ async def release(target: Target) -> list[Finding]:
     return [judged(found == target.version, "", f"{target.introduction}, expected {target.version}")]
 
 
-@add_check("G5", "give the credential with --token-file, or issue another: uv run <slug> ops keys create --scope=probe")
+@CHECKS.check(
+    "G5", "give the credential with --token-file, or issue another: uv run <slug> ops keys create --scope=probe"
+)
 async def admitted(target: Target) -> list[Finding]:
     """The server lets this caller in, in each era."""
     findings = []
@@ -126,21 +128,23 @@ async def admitted(target: Target) -> list[Finding]:
     return findings
 
 
-@add_check("G5", "a release that lost its tools is rolled back; else look for scopes that the credential does not hold")
+@CHECKS.check(
+    "G5", "a release that lost its tools is rolled back; else look for scopes that the credential does not hold"
+)
 async def tools(target: Target) -> list[Finding]:
     """The list of tools is not empty."""
     found = sorted((await target.contract(await target.spoken()))["tools"])
     return [judged(bool(found), "", ", ".join(found) if found else "no tools beside ping")]
 
 
-@add_check("T3", "both eras are one server: one of them is behind a cache, or another release answers it")
+@CHECKS.check("T3", "both eras are one server: one of them is behind a cache, or another release answers it")
 async def agreement(target: Target) -> list[Finding]:
     """Both eras list the same."""
     one, other = [await target.contract(era) for era in ERAS]
     return [judged(one == other, "", "the same lists" if one == other else "the lists differ")]
 
 
-@add_check("G2", "deploy what was reviewed, or accept the change: uv run <slug> schema write")
+@CHECKS.check("G2", "deploy what was reviewed, or accept the change: uv run <slug> schema write")
 async def drift(target: Target) -> list[Finding]:
     """The contract is the one that was reviewed."""
     if target.digest is None:
@@ -151,7 +155,7 @@ async def drift(target: Target) -> list[Finding]:
     return [judged(found == target.digest, "", f"sha256 {found[:16]}…, expected {target.digest[:16]}…")]
 
 
-@add_check("G4", "look at the server's log under the request id")
+@CHECKS.check("G4", "look at the server's log under the request id")
 async def ping(target: Target) -> list[Finding]:
     """A harmless call is answered."""
     era = await target.spoken()
@@ -172,7 +176,7 @@ def _ponged(reply: Reply) -> bool:
     return not reply.result.get("isError") and isinstance(content, list) and content[:1] != []
 
 
-@add_check("T4", "something between here and the server holds events back: switch buffering off for /mcp there")
+@CHECKS.check("T4", "something between here and the server holds events back: switch buffering off for /mcp there")
 async def streaming(target: Target) -> list[Finding]:
     """Progress arrives while the call runs, event by event."""
     findings = []
@@ -201,7 +205,7 @@ async def _spread(target: Target, era: Era) -> Finding:
     return judged(spread >= _SPREAD * emitted, "", told)
 
 
-@add_check("A1", "set MCP_AUTH; if the server is meant for everybody, probe it without a credential")
+@CHECKS.check("A1", "set MCP_AUTH; if the server is meant for everybody, probe it without a credential")
 async def refusal(target: Target) -> list[Finding]:
     """Who shows no credential is told 401 and where to get one, in both eras."""
     if target.token is None:
@@ -217,7 +221,7 @@ async def refusal(target: Target) -> list[Finding]:
     return findings
 
 
-@add_check("G5", "issue a new credential for the probe before this one ends: uv run <slug> ops keys rotate")
+@CHECKS.check("G5", "issue a new credential for the probe before this one ends: uv run <slug> ops keys rotate")
 async def credential(target: Target) -> list[Finding]:
     """The credential lasts for some days more."""
     if target.token is None:

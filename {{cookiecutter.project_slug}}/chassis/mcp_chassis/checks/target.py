@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -23,7 +23,7 @@ from pydantic_core import from_json
 
 from mcp_chassis.auth import keys
 from mcp_chassis.auth.keys import FileKeyring
-from mcp_chassis.checks import Check, Finding, Nothing, Unseen
+from mcp_chassis.checks import Check, Finding, Nothing, Profile, Unseen
 from mcp_chassis.checks.wire import ERAS, HANDSHAKE, STATELESS, Conversation, Era
 from mcp_chassis.registration import is_ours
 from mcp_chassis.request import EVERY_SCOPE
@@ -258,20 +258,11 @@ class Target:
         return Finding("pass" if days >= needed else "fail", told)
 
 
-Run = Callable[[Target], Awaitable[list[Finding]]]
-CHECKS: Final[dict[str, Check[Target]]] = {}
-
-
-def add_check(row: str, fix: str) -> Callable[[Run], Run]:
-    """Add the decorated function to the list, under its own name and with its docstring as what must hold."""
-
-    def add(run: Run) -> Run:
-        CHECKS[run.__name__] = Check(row, run.__name__, (run.__doc__ or "").strip(), fix, run)
-        return run
-
-    return add
+CHECKS: Final[Profile[Target]] = Profile()
+"""All that can be asked of a server; `chosen` takes from it."""
 
 
 def chosen(*names: str) -> list[Check[Target]]:
     """Return a profile: these checks in this order."""
-    return [CHECKS[name] for name in names]
+    known = {check.name: check for check in CHECKS}
+    return [known[name] for name in names]

@@ -6,8 +6,11 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import cached_property
+from io import StringIO
 from pathlib import Path
 from typing import Final
+
+from dotenv import dotenv_values
 
 from mcp_chassis.checks import Check, Finding, Nothing, Profile, judged
 from mcp_chassis.checks.cluster import Cluster, Limits, Variables, is_ours
@@ -258,7 +261,7 @@ def environment_of(parts: list[Block], given: Mapping[str, str]) -> Variables:
         named = [one.text("path") for one in part.blocks("env_file")]
         for path in [folder / name for name in (*part.texts("env_file"), *named, part.text("env_file")) if name]:
             complete = complete and path.is_file()
-            found.update(_lines_of(path) if path.is_file() else ())
+            found |= _variables_of(path) if path.is_file() else {}
     for part in parts:
         listed = [text.partition("=")[::2] for text in part.texts("environment")]
         block = part.block("environment")
@@ -267,13 +270,11 @@ def environment_of(parts: list[Block], given: Mapping[str, str]) -> Variables:
     return Variables({name: text for name, text in found.items() if text}, frozenset(), complete)
 
 
-def _lines_of(path: Path) -> Iterator[tuple[str, str]]:
-    """Yield the variables of an env_file."""
-    for line in path.read_text(encoding="utf-8-sig", errors="replace").splitlines():
-        name, equals, text = line.strip().removeprefix("export ").partition("=")
-        quoted = re.fullmatch(r"""\s*(["'])(.*?)\1.*""", text)
-        if equals and not name.startswith("#"):
-            yield name.strip(), quoted[2] if quoted else re.sub(r"(^|\s)#.*", "", text).strip()
+def _variables_of(path: Path) -> dict[str, str]:
+    """Return the variables of an env_file."""
+    text = path.read_text(encoding="utf-8-sig", errors="replace")
+    given = dotenv_values(stream=StringIO(text), interpolate=False)
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def _expanded(text: str, given: Mapping[str, str]) -> str:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import re
 import sys
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, ClassVar, Final
@@ -50,6 +51,26 @@ class Misused(Impossible):
     exit_code: ClassVar[int] = 2
 
 
+@contextmanager
+def explained() -> Iterator[None]:
+    """Make a sentence and an exit code of what goes wrong inside."""
+    code = Impossible.exit_code
+    try:
+        yield
+    except (ConfigurationError, Impossible) as error:
+        text, code = str(error), error.exit_code
+    except UnreadableKeyring as error:
+        text = str(error)
+    except StoreDown:
+        text = "the store of MCP_STATE_URL does not answer, so it may not know of this; run the command again"
+    except OSError as error:
+        text = f"{error.filename}: {error.strerror}"
+    else:
+        return
+    tell(text)
+    raise typer.Exit(code)
+
+
 def run(server: Server, work: Callable[[Settings, Store], Awaitable[None]]) -> None:
     """Carry out a command with the settings and the store of `server`."""
 
@@ -61,20 +82,8 @@ def run(server: Server, work: Callable[[Settings, Store], Awaitable[None]]) -> N
         finally:
             await store.close()
 
-    try:
+    with explained():
         anyio.run(connected)
-    except (ConfigurationError, Impossible) as error:
-        tell(str(error))
-        raise typer.Exit(error.exit_code) from None
-    except UnreadableKeyring as error:
-        tell(str(error))
-    except StoreDown:
-        tell("the store of MCP_STATE_URL does not answer, so it may not know of this; run the command again")
-    except OSError as error:
-        tell(f"{error.filename}: {error.strerror}")
-    else:
-        return
-    raise typer.Exit(Impossible.exit_code)
 
 
 def tell(text: str) -> None:

@@ -111,7 +111,7 @@ class Desk:
     def __init__(self, settings: Settings, store: Store) -> None:
         self._file = None if settings.api_keys_file is None else FileKeyring(settings.api_keys_file)
         self._shared = StoreKeyring(store) if store.shared else None
-        self._revocations = Revocations(store) if store.shared else None
+        self._revocations = Revocations(store)
 
     async def records(self) -> dict[str, KeyRecord]:
         """Return all keys by id."""
@@ -151,7 +151,7 @@ class Desk:
 
     async def _revoked(self, record: KeyRecord) -> bool:
         """Tell whether the store refuses a key that is still listed: a mounted file lags behind."""
-        if self._revocations is None:
+        if self._shared is None:
             return False
         return await self._revocations.revoked(("key", record.id), ("subject", record.caller))
 
@@ -168,7 +168,7 @@ class Desk:
             self._remove_from_file(self._file, key_id)
         else:
             await self.find(key_id)
-        if self._revocations is not None and self._shared is not None:
+        if self._shared is not None:
             await self._revocations.revoke("key", key_id, None)
             await self._shared.remove(key_id)
         tell(f"{key_id} is revoked")
@@ -177,11 +177,11 @@ class Desk:
         try:
             with keyring.editing() as kept:
                 if kept.pop(key_id, None) is None:
-                    if self._revocations is None:
+                    if self._shared is None:
                         raise _unknown(key_id)
                     tell(f"the keys file has no key {key_id}; the store refuses that id from now on")
         except OSError as error:
-            if self._revocations is None:
+            if self._shared is None:
                 raise Impossible(f"{error.filename} cannot be written and {NO_STORE}") from None
             tell("the keys file is read-only: the store refuses the key from now on; remove its entry at the source")
 
@@ -200,7 +200,7 @@ class Desk:
 
     async def take_back(self, kind: Kind, what: str, span: timedelta) -> None:
         """Revoke tokens in the store."""
-        if self._revocations is None:
+        if self._shared is None:
             raise Impossible(NO_STORE)
         await self._revocations.revoke(kind, what, span.total_seconds())
         end = datetime.now(UTC).replace(microsecond=0) + span

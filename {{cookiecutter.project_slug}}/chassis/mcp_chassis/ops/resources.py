@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
 from typing import Annotated, Final
 
 import anyio
 import typer
 
-from mcp_chassis.environment import BAD_CONFIGURATION, ConfigurationError, load
+from mcp_chassis.environment import BAD_CONFIGURATION, load
 from mcp_chassis.fetching import LARGEST, Fetched, Fetcher, FetchFailed, shown
-from mcp_chassis.ops import Impossible, Misused, tell
+from mcp_chassis.ops import Impossible, Misused, explained, tell
 from mcp_chassis.pins import LOCK, Pin, Unpinnable, check_reference, read_lock, write_lock
 from mcp_chassis.resources import Copies, check_type, mismatch
 from mcp_chassis.settings import Settings
@@ -76,17 +74,21 @@ def resource_commands() -> typer.Typer:
     @app.command("add")
     def add_command(urls: Urls) -> None:
         """Fetch and pin. Look at what came before you commit the lock: from then on it is what the server trusts."""
-        _run(partial(_add, urls))
+        with explained():
+            _add(urls)
 
     @app.command("lock")
     def lock_command() -> None:
         """Fetch everything anew and accept what changed; the difference is printed for your review."""
-        _run(_lock)
+        with explained():
+            desk = _Desk()
+            _pin(desk, list(desk.pins))
 
     @app.command("verify")
     def verify_command() -> None:
         """Exit 1 if something is not what was pinned, 3 if the rest cannot be had; note the time of what is."""
-        _run(_verify)
+        with explained():
+            _verify()
 
     return app
 
@@ -99,11 +101,6 @@ def _add(urls: list[str]) -> None:
         except Unpinnable as error:
             raise Misused(str(error)) from None
     _pin(desk, urls)
-
-
-def _lock() -> None:
-    desk = _Desk()
-    _pin(desk, list(desk.pins))
 
 
 def _pin(desk: _Desk, urls: list[str]) -> None:
@@ -144,14 +141,3 @@ def _note(pins: dict[str, Pin]) -> None:
         write_lock(pins)
     except OSError as error:
         tell(f"{LOCK} does not take the time of this verification: {error.strerror}")
-
-
-def _run(work: Callable[[], None]) -> None:
-    try:
-        work()
-    except (ConfigurationError, Impossible) as error:
-        tell(str(error))
-        raise typer.Exit(error.exit_code) from None
-    except OSError as error:
-        tell(f"{error.filename}: {error.strerror}")
-        raise typer.Exit(Impossible.exit_code) from None
