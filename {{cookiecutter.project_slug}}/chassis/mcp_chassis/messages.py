@@ -21,8 +21,6 @@ from mcp_types import (
     INVALID_PARAMS,
     PROTOCOL_VERSION_META_KEY,
     ErrorData,
-    LoggingLevel,
-    RequestId,
     ServerNotification,
     ServerRequest,
 )
@@ -190,22 +188,7 @@ class _Session(ServerSession):
         self._request.notifications_sent += 1
         await super().report_progress(progress, total, message)
 
-    async def send_notification(
-        self, notification: ServerNotification, related_request_id: RequestId | None = None
-    ) -> None:
-        """Send a notification and count it."""
+    async def _notify(self, notification: ServerNotification, *, request_scoped: bool) -> None:
+        """Count what is sent: log messages that the client did not ask for never get here."""
         self._request.notifications_sent += 1
-        await super().send_notification(notification, related_request_id)
-
-    async def send_log_message(
-        self,
-        level: LoggingLevel,
-        data: Any,
-        logger: str | None = None,
-        related_request_id: RequestId | None = None,
-    ) -> None:
-        """Send a log message to the client and count it."""
-        self._request.notifications_sent += 1
-        await super().send_log_message(
-            level, data, logger, related_request_id
-        )  # deprecated by the spec, kept by the SDK
+        await super()._notify(notification, request_scoped=request_scoped)

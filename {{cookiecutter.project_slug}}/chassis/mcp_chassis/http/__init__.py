@@ -14,8 +14,8 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route, request_response
+from starlette.types import ASGIApp, Scope, Send
 from starlette.types import Message as Event
-from starlette.types import Send
 
 from mcp_chassis import request as requests
 from mcp_chassis.errors import REFUSED, retry_meta
@@ -207,27 +207,26 @@ def event_of(data: bytes) -> bytes:
     return b"event: message\r\ndata: " + data + b"\r\n\r\n"
 
 
-class LastHeld:
-    """The way out, with the end of an answer held until `end`: on seeing it, clients send what must find room."""
+async def send_inside(app: ASGIApp, scope: Scope, body: bytes = b"") -> None:
+    """Send one request and drop its answer.
 
-    def __init__(self, send: Send) -> None:
-        self._send = send
-        self._last: Event | None = None
-        self.status = 0
+    Args:
+        app: The layers below.
+        scope: The request.
+        body: Its body.
+    """
+    pending: list[Event] = [
+        {"type": "http.disconnect"},
+        {"type": "http.request", "body": body, "more_body": False},
+    ]
 
-    async def __call__(self, event: Event) -> None:
-        """Pass an event on, or hold it."""
-        if event["type"] == "http.response.start":
-            self.status = event["status"]
-        elif not event.get("more_body", False):
-            self._last = event
-            return
-        await self._send(event)
+    async def receive() -> Event:
+        return pending.pop() if len(pending) > 1 else pending[0]
 
-    async def end(self) -> None:
-        """Send what was held."""
-        if self._last is not None:
-            await self._send(self._last)
+    async def drop(_message: Event) -> None:
+        return None
+
+    await app(scope, receive, drop)
 
 
 def place_for(

@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mcp_chassis import request as requests
 from mcp_chassis.errors import wait_words
-from mcp_chassis.http import Challenge, LastHeld, Refused, place_for
+from mcp_chassis.http import Challenge, Refused, place_for
 from mcp_chassis.limiter import Entry, Limiter
 from mcp_chassis.places import Places
 from mcp_chassis.request import Caller, Message, Request
@@ -80,12 +80,8 @@ class Admission:
         if not counted or not (scope["method"] == "GET" or method in (_STREAM, _CALL)):
             await self._app(scope, receive, send)
         elif method == _CALL:
-            answer = LastHeld(send)
-            try:
-                with place_for(request.caller, self._calls, "calls", _RETRY_AFTER) as request.place:
-                    await self._app(scope, receive, answer)
-            finally:
-                await answer.end()
+            with place_for(request.caller, self._calls, "calls", _RETRY_AFTER) as request.place:
+                await self._app(scope, receive, send)
         else:
             with place_for(request.caller, self._streams, "streams", _RETRY_AFTER):
                 await self._app(scope, receive, send)

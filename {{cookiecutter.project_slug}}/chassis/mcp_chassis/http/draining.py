@@ -157,7 +157,7 @@ class Draining:
         self._waiting.add(waiting)
         try:
             async with waiting:
-                await self._app(scope, receive, way)
+                await way.through(self._app, scope, receive)
         except TimeoutError:
             if not waiting.expired():
                 raise
@@ -175,7 +175,7 @@ class Draining:
         with anyio.CancelScope() as stream:
             self._streams[stream] = patience
             try:
-                await self._app(scope, receive, way)
+                await way.through(self._app, scope, receive)
             finally:
                 del self._streams[stream]
         if stream.cancelled_caught and not way.begun:
@@ -185,17 +185,34 @@ class Draining:
 
 
 class _Way:
-    """The way out, watched: what has been sent decides how an answer can end."""
+    """The way out, watched: what has been sent decides how an answer can end.
+
+    The end is held until the layers below have given back what the request took: on seeing it, clients send what must
+    find room, often under the same id.
+    """
 
     def __init__(self, send: Send) -> None:
         self._send = send
         self._start: Event | None = None
-        self.ended = False
+        self._last: Event | None = None
+
+    async def through(self, app: ASGIApp, scope: Scope, receive: Receive) -> None:
+        """Let `app` answer this way."""
+        try:
+            await app(scope, receive, self)
+        finally:
+            if self._last is not None:
+                await self._send(self._last)
 
     @property
     def begun(self) -> bool:
         """Whether the status has been sent."""
         return self._start is not None
+
+    @property
+    def ended(self) -> bool:
+        """Whether the answer is whole."""
+        return self._last is not None
 
     @property
     def events(self) -> bool:
@@ -206,13 +223,14 @@ class _Way:
     async def __call__(self, event: Event) -> None:
         if event["type"] == "http.response.start":
             self._start = event
-        else:
-            self.ended = not event.get("more_body", False)
+        elif not event.get("more_body", False):
+            self._last = event
+            return
         await self._send(event)
 
     async def end(self, last: bytes) -> None:
-        """Send the last piece."""
-        await self({"type": "http.response.body", "body": last})
+        """Send the last piece of an answer that was interrupted."""
+        await self._send({"type": "http.response.body", "body": last})
 
 
 def _new(scope: Scope, message: Message | None) -> bool:

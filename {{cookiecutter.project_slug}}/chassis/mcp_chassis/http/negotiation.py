@@ -21,7 +21,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mcp_chassis import request as requests
-from mcp_chassis.http import event_of, send_json
+from mcp_chassis.http import event_of, send_inside, send_json
 from mcp_chassis.request import EVENTS_TYPE, JSON_TYPE, wish
 from mcp_chassis.request import Message as Body
 from mcp_chassis.telemetry import open_call
@@ -92,10 +92,13 @@ class AsEvents:
             self._ended = over
         await self._send(message)
 
+    @property
+    def over(self) -> bool:
+        """Whether nothing is missing."""
+        return self._ended or (self._started and not self._events)
+
     async def complete(self, error: dict[str, Any]) -> None:
-        """End an answer that has not ended."""
-        if self._ended or (self._started and not self._events):
-            return
+        """End an answer that is not over."""
         if self._started:
             await self._send({"type": "http.response.body", "body": event_of(to_json(error))})
         elif self._wrap:
@@ -164,11 +167,15 @@ class AsJson:
     async def ping(self) -> None:
         """Leave the client waiting: one JSON answer has no place for more."""
 
+    @property
+    def over(self) -> bool:
+        """Whether nothing is missing."""
+        return self._started or self._ended
+
     async def complete(self, error: dict[str, Any]) -> None:
-        """Answer with `error` if the stream ended without an answer."""
-        if not self._started and not self._ended:
-            self._ended = True
-            await send_json(self._send, to_json(error), [] if self._held is None else _without_shape(self._held))
+        """Answer with `error`: the stream ended without an answer."""
+        self._ended = True
+        await send_json(self._send, to_json(error), [] if self._held is None else _without_shape(self._held))
 
 
 def _data(event: bytes) -> bytes:
@@ -201,28 +208,6 @@ def _content_type(start: Message) -> str:
 def _without_shape(start: Message) -> list[tuple[bytes, bytes]]:
     """Return the headers that hold in either shape, such as the session id."""
     return [pair for pair in start["headers"] if pair[0].lower() not in _SHAPE_HEADERS]
-
-
-async def send_inside(app: ASGIApp, scope: Scope, body: bytes = b"") -> None:
-    """Send one request and drop its answer.
-
-    Args:
-        app: The layers below.
-        scope: The request.
-        body: Its body.
-    """
-    pending: list[Message] = [
-        {"type": "http.disconnect"},
-        {"type": "http.request", "body": body, "more_body": False},
-    ]
-
-    async def receive() -> Message:
-        return pending.pop() if len(pending) > 1 else pending[0]
-
-    async def drop(_message: Message) -> None:
-        return None
-
-    await app(scope, receive, drop)
 
 
 class _Attended:
@@ -294,6 +279,8 @@ class Negotiation:
                 if not deadline.expired():
                     raise
                 end = "was stopped: it took too long"
+            if answer.over:
+                return
             text = f"The call {end}; quote request {request.id} when you report it"
             error = {"code": INTERNAL_ERROR, "message": text, "data": {"requestId": request.id}}
             # Watched too: a client that does not read keeps it from ending.

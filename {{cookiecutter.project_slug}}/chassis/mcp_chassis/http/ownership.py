@@ -17,9 +17,8 @@ from mcp_types import INVALID_REQUEST
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mcp_chassis import request as requests
-from mcp_chassis.http import LastHeld, Refused, place_for
+from mcp_chassis.http import Refused, place_for, send_inside
 from mcp_chassis.http.forwarding import Forwarding
-from mcp_chassis.http.negotiation import send_inside
 from mcp_chassis.places import Place, Places
 from mcp_chassis.request import Caller, Request
 from mcp_chassis.telemetry import ACTIVE_SESSIONS
@@ -98,9 +97,6 @@ class Ownership:
         places = self._probes if request.probing else self._places
         place = place_for(request.caller, places, "sessions", _RETRY_AFTER)
 
-        # Until a session that failed has given its place back: the next attempt may follow at once.
-        answer = LastHeld(send)
-
         async def registering(message: Message) -> None:
             # The client may use the session as soon as it has seen this header.
             if message["type"] == "http.response.start" and (session_id := _session_id(message)) is not None:
@@ -111,16 +107,13 @@ class Ownership:
                 ACTIVE_SESSIONS.set(self.count)
                 if self._forwarding is not None:
                     await self._forwarding.claim(session_id)
-            await answer(message)
+            await send(message)
 
-        try:
-            with place:
-                try:
-                    await self._app(scope, receive, registering)
-                finally:
-                    await self._settle(request)
-        finally:
-            await answer.end()
+        with place:
+            try:
+                await self._app(scope, receive, registering)
+            finally:
+                await self._settle(request)
 
     async def _settle(self, request: Request) -> None:
         """Keep the session that an `initialize` opened, or end it."""
@@ -147,18 +140,22 @@ class Ownership:
             raise Refused(404, "unknown_session", "No such session; initialize a new one", INVALID_REQUEST)
         claimed = _claim_id(session, request)
         session.requests += 1
-        # Until the id is free: clients that know one id use it for the next request.
-        answer = LastHeld(send)
+        status = 0
+
+        async def watching(message: Message) -> None:
+            nonlocal status
+            status = message.get("status", status)
+            await send(message)
+
         try:
-            await self._app(scope, receive, answer)
+            await self._app(scope, receive, watching)
         finally:
             session.requests -= 1
             session.last_used = time.monotonic()
             session.patience = self._unused if request.probing else self._idle_timeout
             session.ids.discard(claimed or "")
-            if answer.status == 404 or (scope["method"] == "DELETE" and answer.status == 200):
+            if status == 404 or (scope["method"] == "DELETE" and status == 200):
                 self._forget(session_id, "ended")
-            await answer.end()
 
     def _forget(self, session_id: str, reason: Literal["ended", "idle", "not_initialized"]) -> _Session | None:
         session = self._sessions.pop(session_id, None)
