@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any, get_args
 
 import pytest
+from mcp.server.mcpserver import Context
 
 from mcp_chassis.request import Status
 from mcp_chassis.telemetry.logging import Event, Fields
@@ -72,6 +73,25 @@ async def test_O1_line_of_a_call_measures_it(era: Era, log: Log, story: Story) -
     assert echoed["caller_id"] == "anonymous"
     assert echoed["session_id"] == client.session
     assert [echoed["notifications_sent"], streamed["notifications_sent"], silent["notifications_sent"]] == [0, 3, 3]
+
+
+@pytest.mark.filterwarnings("ignore:The logging capability is deprecated")
+@pytest.mark.parametrize(("era", "sent"), [("handshake", 1), ("stateless", 0)])
+async def test_O6_message_that_nobody_asked_for_is_not_counted_as_sent(
+    era: Era, sent: int, log: Log, story: Story
+) -> None:
+    server = chassis_server(story)
+
+    @server.tool()
+    async def telling(context: Context) -> str:
+        """Send a log message, which the stateless era wants to be asked for."""
+        await context.session.send_log_message("info", "x")
+        return "told"
+
+    async with talking(server, era) as client:
+        assert (await client.call("telling")).text() == "told"
+
+    assert [line["notifications_sent"] for line in log.lines("tool_called")] == [sent]
 
 
 OUTCOMES: dict[str, tuple[dict[str, Any], Status, str | None]] = {
