@@ -118,7 +118,7 @@ STREAM = {"type": "http.response.start", "status": 200, "headers": [(b"content-t
 ANSWER = b'{"jsonrpc":"2.0","id":1,"result":{}}'
 EVENT = b"event: message\r\ndata: " + ANSWER + b"\r\n\r\n"
 NOISE = b': ping\r\n\r\nevent: message\r\ndata: {"jsonrpc":"2.0","method":"notifications/x"}\r\n\r\n'
-ERROR = {"jsonrpc": "2.0", "id": 1, "error": {"code": -32603, "message": "late"}}
+ERROR = b'{"jsonrpc":"2.0","id":1,"error":{"code":-32603,"message":"late"}}'
 
 
 @pytest.mark.parametrize("step", [1, 2, 7, 1000])

@@ -89,9 +89,11 @@ async def within(seconds: float, work: Coroutine[Any, Any, _Result]) -> _Result:
             raise early
     finally:
         deadline.cancel()
-        if not task.done():
-            await _stop(task)
-        _running.discard(end)
+        try:
+            if not task.done():
+                await _stop(task)
+        finally:
+            _running.discard(end)
     result: _Result
     result, error = task.result()
     if error is not None:
@@ -116,8 +118,16 @@ async def _stop(task: asyncio.Task[Any]) -> None:
     task.cancel()
     _left_behind.add(task)
     task.add_done_callback(_left_behind.discard)
+    loop, again = asyncio.get_running_loop(), None
+    end = loop.time() + _GRACE
     with anyio.CancelScope(shield=True):
-        await asyncio.wait({task}, timeout=_GRACE)
+        while not task.done() and loop.time() < end:
+            try:
+                await asyncio.wait({task}, timeout=end - loop.time())
+            except asyncio.CancelledError as error:
+                again = error  # asyncio's own passes a shield; its sender waits for the cleaning up, too
+    if again is not None:
+        raise again
 
 
 class ContractServer(MCPServer[Any]):
@@ -138,7 +148,8 @@ class ContractServer(MCPServer[Any]):
 
     def answer_only(self, message: Message) -> bool:
         """Tell whether nothing but its answer can come of a message: to notify or ask takes the SDK's context."""
-        if not all(layer.__module__.partition(".")[0] in _OURS for layer in self.middleware):
+        parts: list[object] = [*self.middleware, type(self).call_tool]
+        if not all(part.__module__.partition(".")[0] in _OURS for part in parts):
             return False  # yours may notify
         if message.tool is None:
             return message.method in _LISTS

@@ -177,27 +177,21 @@ async def refuse(send: Send, refusal: Refused) -> None:
     """Answer with `refusal` and write one line about it."""
     request = requests.current()
     log.warning("request_refused", http_status=refusal.status, reason=refusal.reason)
-    body = to_json(
-        {
-            "jsonrpc": "2.0",
-            "id": None if request is None or request.message is None else request.message.id,
-            "error": {
-                "code": refusal.code,
-                "message": refusal.message,
-                "data": {**refusal.data, "requestId": None if request is None else request.id},
-            },
-        }
-    )
+    id = None if request is None or request.message is None else request.message.id
+    number = None if request is None else request.id
+    body = error_of(id, refusal.code, refusal.message, **refusal.data, requestId=number)
     await send_json(send, body, refusal.headers, status=refusal.status)
+
+
+def error_of(id: str | int | None, code: int, message: str, **data: object) -> bytes:
+    """Return a JSON-RPC error as the body of an answer."""
+    error = {"code": code, "message": message, **({"data": data} if data else {})}
+    return to_json({"jsonrpc": "2.0", "id": id, "error": error})
 
 
 async def send_json(send: Send, body: bytes, headers: Sequence[tuple[bytes, bytes]], *, status: int = 200) -> None:
     """Send `body` as one JSON answer."""
-    own = [
-        (b"content-type", b"application/json"),
-        (b"content-length", b"%d" % len(body)),
-        (b"cache-control", b"no-store"),
-    ]
+    own = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
     await send({"type": "http.response.start", "status": status, "headers": [*own, *headers]})
     await send({"type": "http.response.body", "body": body})
 

@@ -255,7 +255,7 @@ class _Cut(Exception):
 
 
 class _Answer:
-    """The way out: every response names its request."""
+    """The way out: every response names its request, and none is kept by anybody in between."""
 
     def __init__(self, send: Send, request_id: str) -> None:
         self._send = send
@@ -265,7 +265,10 @@ class _Answer:
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.started = True
-            message = {**message, "headers": [*message["headers"], self._header]}
+            headers = [*message["headers"], self._header]
+            if not any(name == b"cache-control" for name, _ in headers):
+                headers.append((b"cache-control", b"no-store"))
+            message = {**message, "headers": headers}
         await self._send(message)
 
 

@@ -12,7 +12,6 @@ from collections.abc import Callable, Coroutine
 from typing import Final
 
 import anyio
-from pydantic_core import to_json
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.types import Message as Event
@@ -21,7 +20,7 @@ from mcp_chassis import calls
 from mcp_chassis import request as requests
 from mcp_chassis.errors import REFUSED
 from mcp_chassis.health import Health
-from mcp_chassis.http import Refused, event_of
+from mcp_chassis.http import Refused, error_of, event_of
 from mcp_chassis.request import Message
 from mcp_chassis.telemetry.logging import log
 
@@ -164,8 +163,8 @@ class Draining:
             if not way.begun:
                 raise Refused(503, "interrupted", _INTERRUPTED) from None
             if way.events and not way.ended and message is not None:
-                error = {"code": REFUSED, "message": _INTERRUPTED, "data": {"reason": "interrupted"}}
-                await way.end(b"\r\n\r\n" + event_of(to_json({"jsonrpc": "2.0", "id": message.id, "error": error})))
+                error = error_of(message.id, REFUSED, _INTERRUPTED, reason="interrupted")
+                await way.end(b"\r\n\r\n" + event_of(error))
         finally:
             self._waiting.discard(waiting)
 

@@ -14,12 +14,11 @@ from urllib.parse import urlsplit
 import anyio
 import httpx2
 from mcp_types import INTERNAL_ERROR
-from pydantic_core import to_json
 from starlette.types import Receive, Scope, Send
 
 from mcp_chassis.auth.assertions import HEADER, Assertions
 from mcp_chassis.forms import peer_address
-from mcp_chassis.http import Refused, event_of
+from mcp_chassis.http import Refused, error_of, event_of
 from mcp_chassis.request import Request
 from mcp_chassis.state.store import Store, StoreDown
 from mcp_chassis.telemetry import FORWARDED
@@ -275,8 +274,7 @@ class _Relay:
         if message is None or message.id is None:
             return b""
         text = f"The call was lost with its replica; quote request {self._request.id} when you report it"
-        error = {"code": INTERNAL_ERROR, "message": text, "data": {"requestId": self._request.id}}
-        answer = to_json({"jsonrpc": "2.0", "id": message.id, "error": error})
+        answer = error_of(message.id, INTERNAL_ERROR, text, requestId=self._request.id)
         # The first line ends an event that may have come in part.
         return b"\r\n\r\n" + event_of(answer)
 

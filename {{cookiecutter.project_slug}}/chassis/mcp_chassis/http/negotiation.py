@@ -16,12 +16,12 @@ from typing import Any, Final
 
 import anyio
 from mcp_types import INTERNAL_ERROR, INVALID_REQUEST
-from pydantic_core import from_json, to_json
+from pydantic_core import from_json
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mcp_chassis import request as requests
-from mcp_chassis.http import event_of, send_inside, send_json
+from mcp_chassis.http import error_of, event_of, send_inside, send_json
 from mcp_chassis.request import EVENTS_TYPE, JSON_TYPE, wish
 from mcp_chassis.request import Message as Body
 from mcp_chassis.telemetry import open_call
@@ -59,6 +59,7 @@ class AsEvents:
     def __init__(self, send: Send, *, wrap: bool) -> None:
         self._send = send
         self._wrap = wrap
+        self._turn = asyncio.Lock()
         self._held: Message | None = None
         self._body = b""
         self._last = b""
@@ -68,7 +69,11 @@ class AsEvents:
         self._ended = False
 
     async def __call__(self, message: Message) -> None:
-        """Forward `message`, or hold it until the JSON answer is whole."""
+        """Forward `message`, or hold it until the JSON answer is whole; never while a ping waits for its client."""
+        async with self._turn:
+            await self._pass(message)
+
+    async def _pass(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             kind, self._failed = _content_type(message), message["status"] == _FAILED
             if self._failed:
@@ -97,23 +102,24 @@ class AsEvents:
         """Whether nothing is missing."""
         return self._ended or (self._started and not self._events)
 
-    async def complete(self, error: dict[str, Any]) -> None:
+    async def complete(self, error: bytes) -> None:
         """End an answer that is not over."""
         if self._started:
-            await self._send({"type": "http.response.body", "body": event_of(to_json(error))})
+            await self._send({"type": "http.response.body", "body": event_of(error)})
         elif self._wrap:
-            await self._send_event(_OK, to_json(error))
+            await self._send_event(_OK, error)
         else:
-            await send_json(self._send, to_json(error), [])
+            await send_json(self._send, error, [])
 
     async def ping(self) -> None:
         """Keep whoever is in between from giving up; from the first one on the answer is a stream."""
-        if self._ended:
-            return
-        if not self._started:
-            self._started = self._events = True
-            await self._send({**_OK, "headers": [*_EVENT_HEADERS]})
-        await self._send({"type": "http.response.body", "body": b": ping\r\n\r\n", "more_body": True})
+        async with self._turn:
+            if self.over:
+                return
+            if not self._started:
+                await self._send({**_OK, "headers": [*_EVENT_HEADERS]})
+                self._started = self._events = True
+            await self._send({"type": "http.response.body", "body": b": ping\r\n\r\n", "more_body": True})
 
     async def _send_event(self, start: Message, body: bytes) -> None:
         self._ended = True
@@ -157,8 +163,8 @@ class AsJson:
         for event in events:
             message = _message(data := _data(event))
             if "id" in message and "method" in message:
-                error = {"code": INVALID_REQUEST, "message": "This client takes JSON alone and cannot be asked"}
-                await self._decline(to_json({"jsonrpc": "2.0", "id": message["id"], "error": error}))
+                text = "This client takes JSON alone and cannot be asked"
+                await self._decline(error_of(message["id"], INVALID_REQUEST, text))
             elif "id" in message:
                 self._ended = True
                 await send_json(self._send, data, _without_shape(start))
@@ -172,10 +178,10 @@ class AsJson:
         """Whether nothing is missing."""
         return self._started or self._ended
 
-    async def complete(self, error: dict[str, Any]) -> None:
+    async def complete(self, error: bytes) -> None:
         """Answer with `error`: the stream ended without an answer."""
         self._ended = True
-        await send_json(self._send, to_json(error), [] if self._held is None else _without_shape(self._held))
+        await send_json(self._send, error, [] if self._held is None else _without_shape(self._held))
 
 
 def _data(event: bytes) -> bytes:
@@ -234,9 +240,9 @@ class _Attended:
             with anyio.move_on_after(_PING):
                 while (await self._receive())["type"] != "http.disconnect":
                     pass
-                self._call.reschedule(
-                    self._loop.time()
-                )  # in a session that ends the wait alone (2025-11-25, transports, disconnection)
+                # In a session that ends the wait alone: there a call goes on (2025-11-25, transports, disconnection).
+                if not self._call.expired():
+                    self._call.reschedule(self._loop.time())
                 return
             await self._answer.ping()
 
@@ -282,6 +288,5 @@ class Negotiation:
             if answer.over:
                 return
             text = f"The call {end}; quote request {request.id} when you report it"
-            error = {"code": INTERNAL_ERROR, "message": text, "data": {"requestId": request.id}}
             # Watched too: a client that does not read keeps it from ending.
-            await answer.complete({"jsonrpc": "2.0", "id": message.id, "error": error})
+            await answer.complete(error_of(message.id, INTERNAL_ERROR, text, requestId=request.id))
