@@ -23,7 +23,7 @@ REGISTRY_HOSTS = re.compile(
 )
 """A tree that names one cannot be installed where a mirror is the only registry."""
 LONGEST_FILE, LONGEST_FUNCTION = 300, 50
-LARGEST = {"the server": 7220, "the checks": 2870}
+LARGEST = {"the server": 7110, "the checks": 2830}
 """Lines of code of the chassis, by who runs them: a process that serves, or a pipeline."""
 """Lines; CONTRIBUTING.md promises them."""
 
