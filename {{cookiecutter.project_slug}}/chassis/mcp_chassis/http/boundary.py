@@ -266,7 +266,7 @@ class _Answer:
         if message["type"] == "http.response.start":
             self.started = True
             headers = [*message["headers"], self._header]
-            if not any(name == b"cache-control" for name, _ in headers):
+            if b"cache-control" not in dict(headers):
                 headers.append((b"cache-control", b"no-store"))
             message = {**message, "headers": headers}
         await self._send(message)

@@ -59,7 +59,7 @@ class AsEvents:
     def __init__(self, send: Send, *, wrap: bool) -> None:
         self._send = send
         self._wrap = wrap
-        self._turn = asyncio.Lock()
+        self._pinging: asyncio.Event | None = None
         self._held: Message | None = None
         self._body = b""
         self._last = b""
@@ -70,10 +70,8 @@ class AsEvents:
 
     async def __call__(self, message: Message) -> None:
         """Forward `message`, or hold it until the JSON answer is whole; never while a ping waits for its client."""
-        async with self._turn:
-            await self._pass(message)
-
-    async def _pass(self, message: Message) -> None:
+        if self._pinging is not None:
+            await self._pinging.wait()
         if message["type"] == "http.response.start":
             kind, self._failed = _content_type(message), message["status"] == _FAILED
             if self._failed:
@@ -113,13 +111,17 @@ class AsEvents:
 
     async def ping(self) -> None:
         """Keep whoever is in between from giving up; from the first one on the answer is a stream."""
-        async with self._turn:
-            if self.over:
-                return
+        if self.over:
+            return
+        self._pinging = asyncio.Event()
+        try:
             if not self._started:
                 await self._send({**_OK, "headers": [*_EVENT_HEADERS]})
                 self._started = self._events = True
             await self._send({"type": "http.response.body", "body": b": ping\r\n\r\n", "more_body": True})
+        finally:
+            self._pinging.set()
+            self._pinging = None
 
     async def _send_event(self, start: Message, body: bytes) -> None:
         self._ended = True
