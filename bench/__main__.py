@@ -26,7 +26,7 @@ what is measured:
 
 examples:
   make bench                                    all of it, about 20 minutes, into bench/results/
-  make bench ARGS=--quick                       all of it, in two and a half minutes
+  make bench ARGS=--quick                       all of it, in two minutes
   make bench ARGS='--quick --only limit-check'  one of them, shown and not kept
 
 Leave the machine alone meanwhile. Compare numbers of one run with each other, never with those of another machine.
@@ -49,7 +49,7 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     efforts = found.add_mutually_exclusive_group()
-    efforts.add_argument("--quick", dest="effort", action="store_const", const=QUICK, help="two and a half minutes")
+    efforts.add_argument("--quick", dest="effort", action="store_const", const=QUICK, help="two minutes")
     efforts.add_argument(
         "--tiny", dest="effort", action="store_const", const=TINY, help="show that it works; judges nothing"
     )
