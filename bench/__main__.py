@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from bench.catalogue import MEASUREMENTS
-from bench.figures import FULL, QUICK, TINY, Effort, Tell
+from bench.figures import FULL, QUICK, TINY, Effort, Invalid, Tell
 from bench.machine import facts
 from bench.report import Report
 
@@ -20,6 +21,7 @@ ROOT: Final = Path(__file__).resolve().parent.parent
 RESULTS: Final = ROOT / "bench" / "results"
 _INTERRUPTED: Final = 130
 """As a shell reports Ctrl-C."""
+_INVALID: Final = 3
 _EXAMPLES: Final = """\
 what is measured:
 {measurements}
@@ -30,7 +32,8 @@ examples:
   make bench ARGS='--quick --only limit-check'  one of them, shown and not kept
 
 Leave the machine alone meanwhile. Compare numbers of one run with each other, never with those of another machine.
-Exit codes: 0 every goal is met, 1 a goal is missed, 2 wrong usage.
+Exit codes: 0 every goal is met, 1 a goal is missed, 2 wrong usage, 3 something was not served or is missing
+and nothing is kept, 130 stopped.
 """
 
 
@@ -49,7 +52,8 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     efforts = found.add_mutually_exclusive_group()
-    efforts.add_argument("--quick", dest="effort", action="store_const", const=QUICK, help="two minutes")
+    less = "fewer rounds, 16 connections alone: two minutes"
+    efforts.add_argument("--quick", dest="effort", action="store_const", const=QUICK, help=less)
     efforts.add_argument(
         "--tiny", dest="effort", action="store_const", const=TINY, help="show that it works; judges nothing"
     )
@@ -98,6 +102,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("stopped; nothing is kept", file=sys.stderr)
         return _INTERRUPTED
+    except (Invalid, FileNotFoundError, subprocess.CalledProcessError) as error:
+        print(f"{paint('not measured:', '1;31')} {error}; nothing is kept", file=sys.stderr)
+        return _INVALID
     print(report.as_text(paint))
     whole = effort is FULL and not options.only
     kept = options.output or (RESULTS if whole else None)

@@ -130,14 +130,14 @@ class Measurement:
     Args:
         name: For `--only`.
         question: What it answers.
-        noise: How it keeps what else the machine does out of the numbers.
+        method: How it is measured, and how what else the machine does is kept out of the numbers.
         take: Does it.
         charts: Returns pictures of what was found.
     """
 
     name: str
     question: str
-    noise: str
+    method: str
     take: Callable[[Effort, Tell], Iterable[Figure]]
     charts: Callable[[Sequence[Figure]], Sequence[Chart]] = _no_charts
 

@@ -21,7 +21,7 @@ MEDIAN, P99 = Goal("at most", 300), Goal("at most", 1000)
 """Microseconds of a call (issue 9)."""
 NOT_ADDED: Final = (WHOLE, ROUTING, EMPTY)
 """What is not a layer of the chassis: the bare SDK has a way there, too, the empty layer is there to be measured."""
-REST: Final = "the SDK, the tool and the connection"
+REST: Final = "the SDK, the tool, and the connection with its bounds"
 _SHARE_OF_CALLS, _SHARE_OF_BATCHES = 10, 6
 """A call over sockets takes so much longer than one in this process, so there are fewer."""
 Records = Sequence[dict[str, int]]

@@ -50,7 +50,7 @@ def _starts(project: Project, keys: Keys, folder: Path, rounds: int) -> Iterator
     # As after an installation that compiles nothing: Python finds no compiled module, and writes them all.
     first = {"PYTHONPYCACHEPREFIX": str(folder / "compiled")}
     with generated(project, keys, folder, given=first) as server:
-        yield Figure("the very first start, which compiles every module", server.started, "s")
+        yield Figure("the very first start without compiled modules, which are written then", server.started, "s")
     with bare(project, folder):
         pass  # its modules are compiled from here on
     ours: list[float] = []
@@ -62,7 +62,7 @@ def _starts(project: Project, keys: Keys, folder: Path, rounds: int) -> Iterator
             stops.append(server.stop())
         with bare(project, folder) as server:
             plain.append(server.started)
-    yield spread("start to ready", ours, "s", READY)
+    yield spread("start to ready, modules compiled as in the image", ours, "s", READY)
     yield spread("bare SDK: start until its port is open", plain, "s")
     yield spread("from SIGTERM to the end, nothing in flight", stops, "s")
 

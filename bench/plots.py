@@ -8,7 +8,7 @@ from typing import Final
 
 from bench.figures import Bar, Chart
 
-_WIDTH, _LEFT, _RIGHT = 760, 240, 110
+_WIDTH, _LEFT, _RIGHT = 800, 280, 110
 """Pixels of the picture, of the names, and of the numbers."""
 _ROW, _BAR, _MARGIN = 24, 14, 14
 _STYLE: Final = """\
@@ -39,7 +39,7 @@ def drawn(chart: Chart) -> str:
         for bar in series.bars:
             parts += _row(bar, _middle(next(rows)), scale, "mine" if bar[0].startswith(chart.mine) else "other")
     height = _middle(next(rows))
-    told = "; ".join(f"{name} {value:,.0f}" for name, value, _ in bars)
+    told = "; ".join(f"{name} {value:,.4g}" for name, value, _ in bars)
     return "\n".join(
         [
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" width="{_WIDTH}" role="img">',

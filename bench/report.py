@@ -16,7 +16,6 @@ COLUMNS: Final = ("what", "value", "unit", "spread", "goal", "verdict")
 _MARKS: Final = {"met": "✓ met", "missed": "✗ missed", "": ""}
 _COLOURS: Final = {"met": "32", "missed": "1;31", "": "0"}
 Paint = Callable[[str, str], str]
-_SHORT: Final = [COLUMNS.index(name) for name in ("what", "value", "goal", "verdict")]
 _PLACE: Final = re.compile(r"(<!-- bench: begin -->\n).*?(<!-- bench: end -->)", flags=re.DOTALL)
 
 
@@ -84,10 +83,8 @@ class Report:
             lines += ["", f"## {measurement.name}", "", measurement.question, ""]
             for chart in measurement.charts(figures):
                 lines += [f"![{chart.title}]({chart.name}.svg)", ""]
-            lines.append(_row(COLUMNS))
-            lines.append(_row(["---", "---:", *["---"] * (len(COLUMNS) - 2)]))
-            lines += [_row(self._cells(figure)) for figure in figures]
-            lines += ["", f"Noise: {measurement.noise}"]
+            lines += _table([self._cells(figure) for figure in figures])
+            lines += ["", f"How: {measurement.method}"]
         return "\n".join(lines) + "\n"
 
     def as_data(self) -> dict[str, Any]:
@@ -96,7 +93,7 @@ class Report:
             {
                 "name": measurement.name,
                 "question": measurement.question,
-                "noise": measurement.noise,
+                "method": measurement.method,
                 "figures": [self._as_data(figure) for figure in figures],
             }
             for measurement, figures in self.found
@@ -124,10 +121,11 @@ class Report:
 
     def publish(self, page: Path) -> None:
         """Show the figures that matter most in the README of the repository, between its marks."""
-        rows = [self._cells(figure) for _, figures in self.found for figure in figures if figure.shown]
-        table = [_row([cells[place] for place in _SHORT]) for cells in (COLUMNS, *rows)]
-        table.insert(1, _row(["---", "---:", "---", "---"]))
-        shown = "\n".join([*table, "", f"Written by `{self.command}` at {self.taken}."])
+        figures = [figure for _, found in self.found for figure in found]
+        rows = [self._cells(figure) for figure in figures if figure.shown or figure.verdict == "missed"]
+        goals = [figure.verdict for figure in figures if figure.goal is not None]
+        told = f"{goals.count('met')} of {len(goals)} goals are met; each that is missed is among these."
+        shown = "\n".join([*_table(rows), "", f"{told} Written by `{self.command}` at {self.taken}."])
         text = page.read_text(encoding="utf-8")
         if not _PLACE.search(text):
             raise ValueError(f"{page} has no place for the results of the bench")
@@ -145,6 +143,10 @@ def _aligned(cells: Sequence[str], widths: Sequence[int]) -> str:
     first, second, *rest = zip(cells, widths, strict=True)
     parts = [first[0].ljust(first[1]), second[0].rjust(second[1]), *(cell.ljust(width) for cell, width in rest)]
     return "  ".join(parts).rstrip()
+
+
+def _table(rows: Sequence[Sequence[str]]) -> list[str]:
+    return [_row(COLUMNS), _row(["---", "---:", *["---"] * (len(COLUMNS) - 2)]), *map(_row, rows)]
 
 
 def _row(cells: Sequence[str]) -> str:

@@ -40,12 +40,13 @@ _PAUSE: Final = 0.002
 _KILOBYTE: Final = 1024
 _ROOM: Final = {
     **VARIABLES,
+    "MCP_SUSPENSION_REFUSALS": "100",
     "MCP_MAX_SESSIONS": "100000",
     "MCP_MAX_SESSIONS_PER_CALLER": "100000",
     "MCP_AUTH": "keys",
     "MCP_LOG_FORMAT": "json",
 }
-"""Every limit is counted, and none is reached."""
+"""Every limit is counted, and none is reached; whoever were refused would be suspended."""
 
 
 def cores() -> tuple[set[int], set[int]]:

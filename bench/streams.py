@@ -134,7 +134,7 @@ def figures(era: str, of_way: dict[str, Seen]) -> Iterator[Figure]:
             more = [slow - fast for slow, fast in zip(seen.first, of_way[DIRECT].first, strict=True)]
             yield Figure(
                 f"{era}, {name}: first event later than direct, by",
-                median(more),
+                median(seen.first) - median(of_way[DIRECT].first),
                 "ms",
                 (min(more), max(more)),
                 GOAL,

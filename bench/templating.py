@@ -14,7 +14,6 @@ from statistics import median
 from typing import Final
 
 from bench.figures import FULL, Effort, Figure, Goal, Measurement, Tell
-from bench.machine import processor_seconds_of_ended
 from tests.render.support import TEMPLATE, copy_template, environment
 
 COPY, UPDATE, RATIO = Goal("at most", 3), Goal("at most", 5), Goal("at most", 1.2)
@@ -35,14 +34,12 @@ class Case:
         project: Where it is rendered.
         variables: The environment of every program.
         seconds: How long somebody waited, by what was done.
-        worked: Seconds of a processor.
     """
 
     template: Path
     project: Path
     variables: Mapping[str, str]
     seconds: dict[str, list[float]] = field(default_factory=lambda: {"copy": [], "update": []})
-    worked: dict[str, list[float]] = field(default_factory=lambda: {"copy": [], "update": []})
 
     def run(self, *command: str, cwd: Path) -> None:
         """Run a command that has to succeed."""
@@ -64,10 +61,9 @@ class Case:
 
     @contextmanager
     def _timed(self, work: str) -> Iterator[None]:
-        begun, worked = time.perf_counter(), processor_seconds_of_ended()
+        begun = time.perf_counter()
         yield
         self.seconds[work].append(time.perf_counter() - begun)
-        self.worked[work].append(processor_seconds_of_ended() - worked)
 
 
 def _commit(case: Case, folder: Path, tag: str | None = None) -> None:
@@ -131,16 +127,15 @@ def take(effort: Effort, tell: Tell) -> Iterable[Figure]:
         mine, theirs = ours.seconds[work], plain.seconds[work]
         yield Figure(f"copier {work}: this template", median(mine), "s", (min(mine), max(mine)), goal)
         yield Figure(f"copier {work}: the plain template", median(theirs), "s", (min(theirs), max(theirs)))
-        ratios = [one / other for one, other in zip(mine, theirs, strict=True)]
-        yield Figure(
-            f"copier {work}: a file of ours / a plain one", median(ratios), "", (min(ratios), max(ratios)), RATIO
-        )
+        each = [one / other for one, other in zip(mine, theirs, strict=True)]
+        value = median(mine) / median(theirs)
+        yield Figure(f"copier {work}: a file of ours / a plain one", value, "", (min(each), max(each)), RATIO)
 
 
 MEASUREMENT: Final = Measurement(
     "templating",
     "What do `copier copy` and `copier update` take, beside a template without logic of as many files and bytes?",
     "Whole commands, the interpreter's start included, from clones on this disk; the templates take turns; a value is "
-    "the median over rounds, the spread their lowest and highest; a ratio is one of processor time, in each round.",
+    "the median over rounds, the spread their lowest and highest; a ratio is one of medians.",
     take,
 )

@@ -92,8 +92,11 @@ async def tried(conversations: Sequence[Conversation], tool: str = TOOL) -> Wire
     call = {"name": tool, "arguments": _ARGUMENTS}
     connections = Connections(conversations[0].url)
     answer, _ = await connections.post(*conversations[0].message("tools/call", call, accept=BOTH))
-    if _TEXT not in _served(answer, "a call").body or answer.type not in (JSON, EVENTS):
+    result = _served(answer, "a call").message["result"]
+    if result.get("structuredContent") != _ARGUMENTS or _TEXT not in str(result.get("content")):
         raise Invalid(f"a call is answered {answer.type}: {answer.body}")
+    if answer.type not in (JSON, EVENTS):
+        raise Invalid(f"a call is answered as {answer.type}")
     return Wire(conversations, tool, answer.type == JSON)
 
 

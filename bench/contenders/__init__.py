@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -32,6 +33,7 @@ _PRODUCTION: Final = {
     "MCP_AUTH": "keys",
     # Counted, and wide enough for all connections together.
     **VARIABLES,
+    "MCP_SUSPENSION_REFUSALS": "100",
     "MCP_MAX_CALLS": "1000",
     "MCP_MAX_CALLS_PER_CALLER": "1000",
 }
@@ -107,7 +109,7 @@ def install_all(contenders: Sequence[Contender], folder: Path, sdk: str) -> list
 def install(contender: Contender, folder: Path, sdk: str) -> Path:
     """Make an environment with the packages of a contender; return its interpreter."""
     python = folder / "bin" / "python"
-    succeed("uv", "venv", "--quiet", str(folder), cwd=folder.parent)
+    succeed("uv", "venv", "--quiet", "--python", sys.executable, str(folder), cwd=folder.parent)
     wanted = [f"mcp=={sdk}" if package == "mcp" else package for package in contender.packages]
     # Compiled at once, all beside each other, or each server would do it when it starts.
     succeed(

@@ -1,5 +1,6 @@
-"""A route that answers a call as the tool would, and nothing else: what Starlette and uvicorn leave to everybody."""
+"""A route that answers what the tool would, checking nothing: what Starlette and uvicorn leave to everybody."""
 
+import json
 import sys
 
 import uvicorn
@@ -15,7 +16,9 @@ async def mcp(request: Request) -> Response:
     if "id" not in message:
         return Response(status_code=202)
     said = message["params"].get("arguments", {})
-    return JSONResponse({"jsonrpc": "2.0", "id": message["id"], "result": {"structuredContent": said}})
+    content = [{"type": "text", "text": json.dumps(said)}]
+    result = {"content": content, "structuredContent": said, "isError": False}
+    return JSONResponse({"jsonrpc": "2.0", "id": message["id"], "result": result})
 
 
 if __name__ == "__main__":

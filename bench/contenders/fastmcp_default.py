@@ -1,4 +1,4 @@
-"""FastMCP as its documentation runs it over HTTP: nothing but a port is given."""
+"""FastMCP as its documentation runs it over HTTP: a port is given, and that it asks for no newer version of itself."""
 
 import sys
 

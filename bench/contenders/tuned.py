@@ -1,6 +1,5 @@
-"""The official SDK with every public setting that makes it fast: one JSON answer, few log lines; uvicorn finds uvloop
-and httptools, which are installed beside it. Sessions stay: without them the SDK makes a server for each call, which
-costs more than it saves.
+"""The official SDK with the public settings that make it faster: one JSON answer, few log lines; uvicorn finds uvloop
+and httptools, which are installed beside it. Sessions stay: without them the SDK makes a server for each call.
 """
 
 import sys

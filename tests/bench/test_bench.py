@@ -82,4 +82,3 @@ def test_plain_template_has_as_many_files_as_large_and_copier_updates_it(tmp_pat
     assert made.keys() == wanted.keys()
     assert all(abs(made[path] - wanted[path]) < 50 for path in wanted)
     assert "_commit: v2.0.0" in (case.project / ".copier-answers.yml").read_text(encoding="utf-8")
-    assert all(case.worked[work][0] > 0 for work in ("copy", "update"))

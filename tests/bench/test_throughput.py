@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from bench import contenders
+from bench import contenders, running
 from bench.contenders import CEILING, FASTMCP, GENERATED, QUICKSTART, Serving
 from bench.figures import Chart, Figure, Goal, Invalid, Measurement, Series
 from bench.plots import drawn
@@ -90,15 +90,15 @@ def _lane(name: str, era: Era, *rates: float) -> Lane:
     return Lane(name, era, 1, wire, found, {count: [50.0 for _ in rates] for count in (1, 16)})
 
 
-def test_ratio_is_taken_in_each_round_and_judged() -> None:
+def test_ratio_is_one_of_medians_with_the_spread_of_the_rounds() -> None:
     lanes = [_lane(GENERATED, HANDSHAKE, 90, 100, 300), _lane(QUICKSTART.name, HANDSHAKE, 100, 100, 100)]
 
     found = {figure.what: figure for figure in figures([*lanes, _lane(FASTMCP.name, HANDSHAKE, 50, 50, 100)])}
 
-    ours = found["handshake, 16 connections: generated / SDK quickstart"]
+    ours = found["handshake, 16 connections: generated (JSON) / SDK quickstart (JSON)"]
     assert (ours.value, ours.spread, ours.verdict, ours.shown) == (1.0, (0.9, 3.0), "met", True)
-    assert found["handshake, 16 connections: generated / FastMCP"].verdict == "met"
-    assert not found["handshake, 1 connection: generated / FastMCP"].shown
+    assert found["handshake, 16 connections: generated (JSON) / FastMCP (JSON)"].verdict == "met"
+    assert not found["handshake, 1 connection: generated (JSON) / FastMCP (JSON)"].shown
     assert found["handshake, 16 connections: generated (JSON)"].value == 100
     assert found["handshake, 1 connection: generated (JSON), p99"].value == 2
 
@@ -119,9 +119,10 @@ def test_picture_shows_every_rate_and_is_readable_on_black() -> None:
 
 def test_published_table_replaces_the_last_one_and_pictures_of_earlier_runs_go(tmp_path: Path) -> None:
     shown, hidden = Figure("a ratio", 2.5, goal=Goal("at least", 2), shown=True), Figure("else", 1)
+    missed = Figure("missed", 1, goal=Goal("at least", 2))
     chart = Chart("made-up", "Made up", (Series("one", (("bar", 1, None),)),))
     measurement = Measurement("made-up", "Is it?", "None.", lambda _effort, _tell: (), lambda _figures: [chart])
-    report = Report("make bench", "full", "2026-01-01 00:00 UTC", True, {}, [(measurement, [shown, hidden])])
+    report = Report("make bench", "full", "2026-01-01 00:00 UTC", True, {}, [(measurement, [shown, hidden, missed])])
     page = tmp_path / "page.md"
     page.write_text((ROOT / "README.md").read_text(encoding="utf-8"), encoding="utf-8")
     (tmp_path / "earlier.svg").write_text("", encoding="utf-8")
@@ -133,6 +134,14 @@ def test_published_table_replaces_the_last_one_and_pictures_of_earlier_runs_go(t
 
     assert [path.name for path in tmp_path.glob("*.svg")] == ["made-up.svg"]
     assert "![Made up](made-up.svg)" in (tmp_path / "README.md").read_text(encoding="utf-8")
-    assert "| a ratio | 2.50 | ≥ 2 | ✓ met |" in once
+    assert "| a ratio | 2.50 |  |  | ≥ 2 | ✓ met |" in once
     assert "| else |" not in once
+    assert "| missed | 1 |  |  | ≥ 2 | ✗ missed |" in once
+    assert "1 of 2 goals are met" in once
     assert page.read_text(encoding="utf-8") == once
+
+
+def test_every_protection_is_on_in_what_is_measured() -> None:
+    for variables in (contenders._PRODUCTION, running._ROOM):
+        assert "0" not in variables.values()
+        assert variables["MCP_AUTH"] == "keys"
