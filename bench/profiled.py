@@ -148,6 +148,7 @@ MEASUREMENT: Final = Measurement(
     "profiler slows small functions more than large ones, so shares are rough; absolute times are those of the other "
     "measurements. A function counts for the package its code is in; one of the standard library, or of a package that "
     "is not named, counts for whoever calls it. What the event loop does between two functions, reading sockets and "
-    f"waiting, is not seen. A server of its own for each era. {PINNED}",
+    "waiting, is not seen. The profiler reads wall time: another process on that core "
+    f"counts for what it interrupts. A server of its own for each era. {PINNED}",
     take,
 )
