@@ -10,6 +10,7 @@ from bench import (
     lifecycle,
     limit_check,
     neighbour,
+    profiled,
     replicas,
     sessions,
     streams,
@@ -22,6 +23,7 @@ from bench.figures import Measurement
 MEASUREMENTS: Final[tuple[Measurement, ...]] = (
     throughput.MEASUREMENT,
     layers.MEASUREMENT,
+    profiled.MEASUREMENT,
     sessions.MEASUREMENT,
     tools.MEASUREMENT,
     streams.MEASUREMENT,
