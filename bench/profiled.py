@@ -133,7 +133,7 @@ def profiled(project: Project, era: Era, seconds: int, folder: Path) -> tuple[Pr
 def take(effort: Effort, tell: Tell) -> Iterable[Figure]:
     """Profile a server of its own for each era."""
     project = contenders.project(tell)
-    seconds = max(1, round(min(effort.phase / 2, _LONGEST)))
+    seconds = max(1, round(min(effort.phase / 4, _LONGEST)))
     for era in ERAS:
         tell(f"{era.name}: {_CONNECTIONS} connections for {seconds} s under the profiler")
         with tempfile.TemporaryDirectory(prefix="mcp-chassis-bench-") as name:
