@@ -6,7 +6,7 @@ help:
 	@echo 'MCP Chassis: a template for production MCP servers. Start with `make demo`.'
 	@echo
 	@echo '  make demo       render a server, start it, talk to it, show what happened'
-	@echo '  make bench      measure costs and limits, compare with the goals (about 20 minutes; ARGS=--quick takes two)'
+	@echo '  make bench      measure costs and limits, compare with the goals (about 20 minutes; ARGS=--quick takes a good two)'
 	@echo '  make rehearsal  replace replicas under load, lose no call (half an hour; ARGS=--quick takes three minutes)'
 	@echo '  make laboratory  update lived-in projects of every release, count every line (a quarter of an hour)'
 	@echo '  make lint       style, types, derived files, shell scripts (seconds)'

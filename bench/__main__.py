@@ -28,7 +28,7 @@ what is measured:
 
 examples:
   make bench                                    all of it, about 20 minutes, into bench/results/
-  make bench ARGS=--quick                       all of it, in two minutes
+  make bench ARGS=--quick                       all of it, in a good two minutes
   make bench ARGS='--quick --only limit-check'  one of them, shown and not kept
 
 Leave the machine alone meanwhile. Compare numbers of one run with each other, never with those of another machine.
@@ -52,7 +52,7 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     efforts = found.add_mutually_exclusive_group()
-    less = "fewer rounds, 16 connections alone: two minutes"
+    less = "fewer rounds, 16 connections alone: a good two minutes"
     efforts.add_argument("--quick", dest="effort", action="store_const", const=QUICK, help=less)
     efforts.add_argument(
         "--tiny", dest="effort", action="store_const", const=TINY, help="show that it works; judges nothing"

@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import cProfile
 import sys
+from contextlib import AbstractContextManager
 from importlib import import_module
+from unittest.mock import patch
 
 import uvicorn
 
 from mcp_chassis.serve import serve
 
 
-def profile(file: str) -> None:
-    """Leave in `file` what the main loop of the server, and all that runs beside it, takes."""
+def profile(file: str) -> AbstractContextManager[object]:
+    """Return what, while it lasts, leaves in `file` what the server's main loop and all beside it take."""
     inside = uvicorn.Server.main_loop
     profiler = cProfile.Profile()
 
@@ -29,10 +31,10 @@ def profile(file: str) -> None:
             profiler.disable()
             profiler.dump_stats(file)
 
-    setattr(uvicorn.Server, "main_loop", main_loop)  # noqa: B010
+    return patch.object(uvicorn.Server, "main_loop", main_loop)
 
 
 if __name__ == "__main__":
     module, file = sys.argv[1:]
-    profile(file)
-    serve(import_module(module).server)
+    with profile(file):
+        serve(import_module(module).server)

@@ -69,7 +69,7 @@ def test_L1_rate_per_minute_is_sixty_times_slower() -> None:
 @pytest.mark.parametrize("text", ["", "0", "-1", "1.5", "1e3", "many", " 5", "1" * 10])
 def test_L4_text_that_is_no_number_of_units_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="whole number above 0"):
-        policy.budget(text)
+        policy.count(text)
 
 
 @pytest.mark.parametrize("units", [0, -1, 10**9])
@@ -81,7 +81,7 @@ def test_L4_budget_that_admits_nothing_or_everything_cannot_be_declared(units: i
 def test_L3_names_are_read_once_each() -> None:
     assert policy.by_name(["a=20/5", "b.c-d=1/1"], policy.rate) == {"a": Rate(20, 5), "b.c-d": Rate(1, 1)}
     assert policy.by_name([], policy.rate) == {}
-    assert policy.budget("100") == PerDay(100)
+    assert PerDay(policy.count("100")) == PerDay(100)
 
 
 @pytest.mark.parametrize("items", [["a"], ["=1"], ["a="], ["a=1", "a=2"], ["a=x"], ["a=1=2"]])

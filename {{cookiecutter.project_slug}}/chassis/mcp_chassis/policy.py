@@ -102,11 +102,6 @@ def count(text: str) -> int:
     return int(text)
 
 
-def budget(text: str) -> PerDay:
-    """Read the units of a day. Raises `ValueError`."""
-    return PerDay(count(text))
-
-
 def by_name(items: Iterable[str], read: Callable[[str], _Value]) -> dict[str, _Value]:
     """Read items like `search_notes=50/10` into values by name. Raises `ValueError`."""
     found: dict[str, _Value] = {}
